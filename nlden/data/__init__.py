@@ -1,0 +1,5 @@
+"""Data sets and LightningDataModules."""
+
+from nlden.data.images import ImageDataModule
+
+__all__ = ["ImageDataModule"]

@@ -1,0 +1,101 @@
+"""Augmentation and noise for training, on the device of the batch."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Generator, Tensor
+
+from nlden.media.color import NEUTRAL, YCbCr
+from nlden.noise.synthesis import quantize, store_yuv420, white_gaussian, ycbcr_gaussian
+
+_MATRICES = ("bt601", "bt709", "bt709", "bt2020")  # BT.709 is the most frequent in files
+
+
+def _uniform(n: int, low: float, high: float, generator: Generator) -> Tensor:
+    return low + (high - low) * torch.rand(n, generator=generator, device=generator.device)
+
+
+def dihedral(x: Tensor, generator: Generator) -> Tensor:
+    """Turn and mirror each square picture of ``(B, C, N, N)`` in one of the eight ways."""
+    pick = torch.rand((3, x.shape[0], 1, 1, 1), generator=generator, device=x.device) < 0.5
+    x = torch.where(pick[0], x.flip(-1), x)
+    x = torch.where(pick[1], x.flip(-2), x)
+    return torch.where(pick[2], x.transpose(-1, -2), x)
+
+
+def draw_sigma(n: int, generator: Generator) -> Tensor:
+    """Draw noise levels ``(n,)``: most from 5/255 to 55/255, one in six from 0 to 80/255."""
+    wide = torch.rand(n, generator=generator, device=generator.device) < 1 / 6
+    levels = torch.where(
+        wide, _uniform(n, 0, 80, generator), _uniform(n, 5, 55, generator)
+    )
+    return levels / 255
+
+
+def noisy_rgb(clean: Tensor, generator: Generator) -> Mapping[str, Tensor]:
+    """Make RGB training pairs: white noise as it is, or stored in 8 bits, or made in YCbCr.
+
+    Args:
+        clean: ``(B, 3, H, W)``.
+        generator: source of randomness, on the device of ``clean``.
+
+    Returns:
+        ``noisy`` and ``clean`` ``(B, 3, H, W)`` and ``sigma`` ``(B, 2)``.
+    """
+    n = clean.shape[0]
+    sigma = draw_sigma(n, generator)
+    way = _uniform(n, 0, 1, generator).view(-1, 1, 1, 1)
+    white = white_gaussian(clean, sigma.view(-1, 1, 1, 1), generator)
+    chroma = sigma * 2 ** _uniform(n, -2, 0.5, generator)
+    colored = ycbcr_gaussian(clean, sigma, chroma, _draw_color(generator), generator)
+    noisy = torch.where(way < 0.85, white, colored)
+    noisy = torch.where(way < 0.7, noisy, quantize(noisy))
+    told = torch.where(way.flatten() < 0.85, sigma, chroma)
+    return {"noisy": noisy, "clean": clean, "sigma": torch.stack([sigma, told], dim=1)}
+
+
+def noisy_yuv420(clean: Tensor, generator: Generator) -> Mapping[str, Tensor]:
+    """Make packed 4:2:0 training pairs: noise born in RGB and stored, or white in each plane.
+
+    Noise born in RGB is carried to the planes, half of it clipped and rounded to 8 bits before
+    and after the conversion, as a camera or an editor does. Noise of the planes' own has any
+    relation of chroma to luma; a part of the pictures is grey with noiseless chroma.
+
+    Args:
+        clean: RGB ``(B, 3, H, W)`` of even size.
+        generator: source of randomness, on the device of ``clean``.
+
+    Returns:
+        ``noisy`` and ``clean`` ``(B, 6, H/2, W/2)`` and ``sigma`` ``(B, 2)`` of the planes.
+    """
+    n = clean.shape[0]
+    color = _draw_color(generator)
+    sigma = draw_sigma(n, generator)
+    way = _uniform(n, 0, 1, generator)
+    four = (-1, 1, 1, 1)
+    target = store_yuv420(clean, color)
+
+    rgb = white_gaussian(clean, sigma.view(four), generator)
+    stored = quantize(store_yuv420(quantize(rgb), color))
+    born = torch.where((way < 0.35).view(four), stored, store_yuv420(rgb, color))
+    born_levels = sigma[:, None] * torch.tensor(color.plane_levels(1.0, averaged=4)).to(sigma)
+
+    gray = (way > 0.92).view(four)
+    neutral = torch.cat([target[:, :4], torch.full_like(target[:, 4:], NEUTRAL)], dim=1)
+    target = torch.where(gray, neutral, target)
+    chroma = sigma * 2 ** _uniform(n, -3, 0, generator)
+    own_levels = torch.stack([sigma, torch.where(gray.flatten(), 0.0, chroma)], dim=1)
+    spread = own_levels.repeat_interleave(torch.tensor([4, 2], device=sigma.device), dim=1)
+    own = white_gaussian(target, spread[:, :, None, None], generator)
+
+    in_rgb = way < 0.6
+    return {
+        "noisy": torch.where(in_rgb.view(four), born, own),
+        "clean": target,
+        "sigma": torch.where(in_rgb[:, None], born_levels, own_levels),
+    }
+
+
+def _draw_color(generator: Generator) -> YCbCr:
+    draw = torch.rand(2, generator=generator, device=generator.device).tolist()
+    return YCbCr(_MATRICES[int(draw[0] * len(_MATRICES))], full_range=draw[1] < 0.25)

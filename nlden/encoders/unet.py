@@ -1,0 +1,98 @@
+"""Residual U-Net.
+
+The shape follows O. Ronneberger et al. (U-Net, MICCAI 2015) with the bias-free residual blocks
+of K. Zhang et al. (DRUNet, TPAMI 2021): without biases a denoiser generalises beyond the noise
+levels that it was trained on (S. Mohan et al., ICLR 2020).
+"""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Slot = Callable[[int], nn.Module]
+"""Builds an attention block for a number of channels."""
+
+
+class ResidualBlock(nn.Module):
+    """``x + attention(conv(relu(conv(x))))`` with bias-free 3x3 convolutions.
+
+    Args:
+        channels: width of the block.
+        attention: slot on the residual branch, before the sum; None leaves it empty.
+
+    Shape:
+        ``(B, C, H, W)`` to the same.
+    """
+
+    def __init__(self, channels: int, attention: Slot | None = None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.attention = attention(channels) if attention is not None else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the refined features."""
+        y = self.conv2(F.relu(self.conv1(x), inplace=True))
+        return x + (y if self.attention is None else self.attention(y))
+
+
+class UNet(nn.Module):
+    """Features in, refined features of the same width and size out.
+
+    Each level but the coarsest has residual blocks on the way down and on the way up, joined by
+    a sum; the coarsest has its blocks before and after the slot ``bottleneck``. Levels are joined
+    by 2x2 convolutions of stride two and their transposes. Bias-free throughout.
+
+    Args:
+        widths: channels of each level, finest first.
+        blocks: residual blocks of each level on each side (way down, way up).
+        gate: slot on the residual branches of the coarsest level.
+        bottleneck: slot in the middle of the coarsest level.
+
+    Shape:
+        ``(B, widths[0], H, W)`` to the same; H and W must be multiples of ``stride``.
+
+    Raises:
+        ValueError: if ``widths`` and ``blocks`` differ in length.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        *,
+        gate: Slot | None = None,
+        bottleneck: Slot | None = None,
+    ) -> None:
+        super().__init__()
+        if len(widths) != len(blocks) or not widths:
+            raise ValueError(f"widths={widths} and blocks={blocks} must name the same levels")
+        self.widths = tuple(widths)
+        self.stride = 2 ** (len(widths) - 1)
+
+        def level(index: int, attention: Slot | None = None) -> nn.Sequential:
+            return nn.Sequential(
+                *(ResidualBlock(widths[index], attention) for _ in range(blocks[index]))
+            )
+
+        last = len(widths) - 1
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.encoder = nn.ModuleList(level(i) for i in range(last))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2, bias=False) for a, b in pairs)
+        middle = bottleneck(widths[last]) if bottleneck is not None else nn.Identity()
+        self.coarsest = nn.Sequential(level(last, gate), middle, level(last, gate))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2, bias=False) for a, b in pairs)
+        self.decoder = nn.ModuleList(level(i) for i in range(last))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the refined features."""
+        skips = []
+        for blocks, down in zip(self.encoder, self.down, strict=True):
+            x = blocks(x)
+            skips.append(x)
+            x = down(x)
+        x = self.coarsest(x)
+        for index in reversed(range(len(skips))):
+            x = self.decoder[index](self.up[index](x) + skips[index])
+        return x

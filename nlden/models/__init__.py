@@ -1,0 +1,5 @@
+"""Whole networks."""
+
+from nlden.models.image_denoiser import ImageDenoiser, image_denoiser_base
+
+__all__ = ["ImageDenoiser", "image_denoiser_base"]

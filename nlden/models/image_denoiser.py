@@ -1,0 +1,111 @@
+"""Image denoiser: one U-Net over half-resolution features, entered by RGB or by 4:2:0 planes.
+
+Pixel-unshuffle in, pixel-shuffle out and a noise-level map as input come from K. Zhang et al.
+(FFDNet, TIP 2018); the bias-free residual U-Net from DRUNet (TPAMI 2021).
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nlden.attention import NonLocal2d, SqueezeExcitation
+from nlden.encoders import UNet
+
+PACKED = {"rgb": 12, "yuv420": 6}
+"""Channels of each packed format: 4 phases x (R, G, B), or 4 phases of luma, Cb, Cr."""
+
+
+class ImageDenoiser(nn.Module):
+    """Remove noise of known level from images.
+
+    A picture enters *packed*, on the grid of every second row and column: ``rgb`` as the four
+    phases of each colour (``pixel_unshuffle``: 12 channels), ``yuv420`` as the four phases of
+    the luma plane and the two chroma planes, which lie on that very grid (6 channels; see
+    :func:`nlden.media.color.pack_yuv420`). Each format has its own stem and tail; the body is
+    shared. The network predicts the noise and subtracts it.
+
+    The noise level enters as two more channels: the standard deviation of the noise in luma and
+    in chroma, in the units of the picture. White noise of level s in R, G and B has luma level
+    ``s`` and chroma level ``s`` for ``rgb`` (one number tells both), while the planes of
+    ``yuv420`` are told their own levels.
+
+    Args:
+        body: network of ``(B, width, h, w)`` features, with attributes ``widths`` and ``stride``.
+
+    Shape:
+        ``forward``: ``(B, 3, H, W)`` RGB of any size, or packed ``(B, 12 or 6, h, w)``, values
+        around [0, 1]; returns the same. ``sigma``: a number, ``(B,)``, ``(B, 2)`` or a map
+        ``(B, 2, h, w)`` on the packed grid.
+    """
+
+    def __init__(self, body: UNet) -> None:
+        super().__init__()
+        self.body = body
+        width = body.widths[0]
+        self.stems = nn.ModuleDict(
+            {
+                name: nn.Conv2d(channels + 2, width, 3, padding=1, bias=False)
+                for name, channels in PACKED.items()
+            }
+        )
+        self.tails = nn.ModuleDict(
+            {
+                name: nn.Conv2d(width, channels, 3, padding=1, bias=False)
+                for name, channels in PACKED.items()
+            }
+        )
+
+    def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """Return the clean picture, in float32, not clamped."""
+        if x.ndim != 4 or x.shape[1] not in (3, *PACKED.values()):
+            raise ValueError(
+                f"expected (B, 3, H, W) RGB or packed (B, 12 or 6, h, w), got {tuple(x.shape)}"
+            )
+        if x.shape[1] != 3:
+            return self._denoise(x, sigma)
+        height, width = x.shape[2:]
+        even = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
+        clean = self._denoise(F.pixel_unshuffle(even, 2), sigma)
+        return F.pixel_shuffle(clean, 2)[:, :, :height, :width]
+
+    def _denoise(self, packed: Tensor, sigma: Tensor | float) -> Tensor:
+        name = "rgb" if packed.shape[1] == PACKED["rgb"] else "yuv420"
+        packed = packed.float()
+        height, width = packed.shape[2:]
+        x = torch.cat([packed, noise_map(sigma, packed)], dim=1)
+        x = x.to(self.stems[name].weight.dtype, memory_format=torch.channels_last)
+        stride = self.body.stride
+        x = F.pad(x, (0, -width % stride, 0, -height % stride), mode="replicate")
+        noise = self.tails[name](self.body(self.stems[name](x)))
+        return packed - noise[:, :, :height, :width].float()
+
+
+def noise_map(sigma: Tensor | float, packed: Tensor) -> Tensor:
+    """Spread noise levels over a packed picture.
+
+    Args:
+        sigma: a number, ``(B,)``, ``(B, 2)`` (luma, chroma) or ``(B, 2, h, w)``.
+        packed: ``(B, C, h, w)``.
+
+    Returns:
+        ``(B, 2, h, w)``.
+    """
+    batch, _, height, width = packed.shape
+    level = torch.as_tensor(sigma, dtype=packed.dtype, device=packed.device)
+    while level.ndim < 4:
+        level = level.unsqueeze(-1)
+    return level.expand(batch, 2, height, width)
+
+
+def image_denoiser_base() -> ImageDenoiser:
+    """Build the denoiser of the shipped ``image-base`` weights (2.3 M parameters)."""
+    return ImageDenoiser(
+        UNet(
+            (48, 96, 192),
+            (2, 2, 1),
+            gate=partial(SqueezeExcitation, window=9),
+            bottleneck=partial(NonLocal2d, scale=True, bias=False, window=16, block=8),
+        )
+    )

@@ -1,0 +1,1 @@
+"""Noise: making it and measuring it."""

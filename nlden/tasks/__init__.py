@@ -1,0 +1,5 @@
+"""LightningModules."""
+
+from nlden.tasks.denoising import ImageDenoising
+
+__all__ = ["ImageDenoising"]

@@ -1,0 +1,68 @@
+"""What all tasks share: the optimiser and a learning rate that follows steps or the clock."""
+
+import math
+
+from lightning import LightningModule
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from nlden.tasks.muon import Muon
+
+
+class Task(LightningModule):
+    """Base of the tasks.
+
+    Hidden kernels are trained by Muon, the first and last layers and all vectors by AdamW. The
+    learning rates rise over the first hundredth of the training and fall to zero on a half
+    cosine. The training's length is its time limit (``max_time``) or its steps, whichever ends
+    it first; a resumed run goes on where the interrupted one stood.
+
+    Args:
+        lr: learning rate of Muon.
+        adamw_lr: learning rate of AdamW.
+    """
+
+    def __init__(self, lr: float = 0.01, adamw_lr: float = 0.001) -> None:
+        super().__init__()
+        self.lr = lr
+        self.adamw_lr = adamw_lr
+
+    def edge_modules(self) -> list[nn.Module]:
+        """Return the first and last layers, which AdamW trains."""
+        return []
+
+    def progress(self) -> float:
+        """Return how much of the training is done, 0 to 1."""
+        trainer = self.trainer
+        done = 0.0
+        if trainer.max_steps > 0:
+            done = trainer.global_step / trainer.max_steps
+        elif trainer.max_epochs is not None and trainer.max_epochs > 0:
+            done = trainer.global_step / max(1, float(trainer.estimated_stepping_batches))
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Timer) and callback._duration:
+                done = max(done, callback.time_elapsed() / callback._duration)
+        return min(done, 1.0)
+
+    def _factor(self, _: int) -> float:
+        done = self.progress()
+        return min(1.0, (done + 1e-4) / 0.01) * (0.5 + 0.5 * math.cos(math.pi * done))
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return Muon with its groups and the schedule."""
+        edges = {p for module in self.edge_modules() for p in module.parameters()}
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        hidden = [p for p in parameters if p.ndim >= 2 and p not in edges]
+        rest = [p for p in parameters if p.ndim < 2 or p in edges]
+        groups = [
+            {"params": hidden, "muon": True, "lr": self.lr},
+            {"params": rest, "lr": self.adamw_lr},
+        ]
+        optimizer = Muon([g for g in groups if g["params"]])
+        schedule = LambdaLR(optimizer, self._factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }

@@ -1,0 +1,73 @@
+"""Denoising tasks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor, nn
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from nlden.models.image_denoiser import ImageDenoiser
+from nlden.models.pretrained import load_weights
+from nlden.tasks.base import Task
+
+
+def charbonnier(x: Tensor, y: Tensor, eps: float = 1e-3) -> Tensor:
+    """Return the mean of ``sqrt((x - y)^2 + eps^2)``, a smooth L1 (values in [0, 1])."""
+    return torch.sqrt((x - y).square() + eps * eps).mean()
+
+
+class ImageDenoising(Task):
+    """Train a denoiser of images.
+
+    A batch is a mapping with ``noisy`` and ``clean`` (RGB ``(B, 3, H, W)`` or packed 4:2:0
+    ``(B, 6, h, w)``, in [0, 1]) and ``sigma`` ``(B, 2)``; in validation and test also ``name``,
+    under which the PSNR is logged (mean of the pictures' PSNR, output clamped to [0, 1]).
+
+    Args:
+        net: the denoiser, called as ``net(noisy, sigma)``.
+        weights: weights to start from: a shipped name or a safetensors file.
+        lr: learning rate of Muon.
+        adamw_lr: learning rate of AdamW.
+    """
+
+    def __init__(
+        self,
+        net: ImageDenoiser,
+        weights: str | None = None,
+        lr: float = 0.01,
+        adamw_lr: float = 0.001,
+    ) -> None:
+        super().__init__(lr, adamw_lr)
+        self.net = net.to(memory_format=torch.channels_last)
+        if weights is not None:
+            load_weights(self.net, weights)
+
+    def edge_modules(self) -> list[nn.Module]:
+        """Return stems and tails."""
+        return [self.net.stems, self.net.tails]
+
+    def forward(self, noisy: Tensor, sigma: Tensor) -> Tensor:
+        """Return the clean picture."""
+        return self.net(noisy, sigma)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> STEP_OUTPUT:
+        """Return the Charbonnier loss."""
+        loss = charbonnier(self(batch["noisy"], batch["sigma"]), batch["clean"])
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Log the PSNR of the batch's pictures."""
+        psnr = self._psnr(batch)
+        self.log(f"val/psnr/{batch['name']}", psnr, on_epoch=True, batch_size=1)
+        self.log("val/psnr", psnr, on_epoch=True, prog_bar=True, batch_size=1)
+
+    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Log the PSNR of the batch's pictures."""
+        self.log(f"test/psnr/{batch['name']}", self._psnr(batch), on_epoch=True, batch_size=1)
+
+    def _psnr(self, batch: Mapping[str, Any]) -> Tensor:
+        output = self(batch["noisy"], batch["sigma"]).clamp(0, 1)
+        return peak_signal_noise_ratio(output, batch["clean"], data_range=1.0, dim=(1, 2, 3))
