@@ -68,6 +68,11 @@ class NonLocal2d(nn.Module):
         if self.out.bias is not None:
             nn.init.zeros_(self.out.bias)
 
+    @property
+    def reach(self) -> int | None:
+        """How many positions away an input changes an output; None: any distance."""
+        return None if self.window is None else (self.window + self.block) // 2 - 1
+
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x + W_z y``."""
         theta, phi, g = self.theta(x), self.phi(x), self.g(x)

@@ -50,6 +50,11 @@ class SqueezeExcitation(nn.Module):
         self.fc1 = nn.Linear(channels, channels // reduction, bias=bias)
         self.fc2 = nn.Linear(channels // reduction, channels, bias=bias)
 
+    @property
+    def reach(self) -> int | None:
+        """How many positions away an input changes an output; None: any distance."""
+        return None if self.window is None else self.window // 2
+
     def squeeze(self, x: Tensor) -> Tensor:
         """Return the channel means, ``(B, C, 1, ...)`` or, with a window, ``(B, C, *size)``."""
         dimensions = x.ndim - 2

@@ -5,10 +5,13 @@ of K. Zhang et al. (DRUNet, TPAMI 2021): without biases a denoiser generalises b
 levels that it was trained on (S. Mohan et al., ICLR 2020).
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from nlden.attention import NonLocal2d, SqueezeExcitation
 
 Slot = Callable[[int], nn.Module]
 """Builds an attention block for a number of channels."""
@@ -84,6 +87,30 @@ class UNet(nn.Module):
         self.coarsest = nn.Sequential(level(last, gate), middle, level(last, gate))
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2, bias=False) for a, b in pairs)
         self.decoder = nn.ModuleList(level(i) for i in range(last))
+
+    @property
+    def reach(self) -> int | None:
+        """How many positions away an input changes an output; None: any distance.
+
+        Every 3x3 convolution reaches one position of its level further and every change of level
+        less than one; the attention blocks know their own reach.
+        """
+        total = 0
+        for module in self.modules():
+            if isinstance(module, (NonLocal2d, SqueezeExcitation)):
+                if module.reach is None:
+                    return None
+                total += module.reach * self.stride
+        for index, blocks in enumerate([*self.encoder, self.coarsest[0]]):
+            convolutions = 4 * len(blocks)  # two of each block, on both sides
+            total += (convolutions + 2) * 2**index
+        return total
+
+    @property
+    def grid(self) -> int:
+        """Multiples of this are corners of blocks of every window, and of the coarsest level."""
+        blocks = [m.block for m in self.modules() if isinstance(m, NonLocal2d) and m.window]
+        return self.stride * math.lcm(1, *blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the refined features."""

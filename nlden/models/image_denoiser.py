@@ -57,6 +57,16 @@ class ImageDenoiser(nn.Module):
             }
         )
 
+    @property
+    def reach(self) -> int | None:
+        """How far, on the packed grid, an input changes an output; None: any distance."""
+        return None if self.body.reach is None else self.body.reach + 2  # stem and tail
+
+    @property
+    def grid(self) -> int:
+        """Tiles whose corners are multiples of this, on the packed grid, are exact."""
+        return self.body.grid
+
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """Return the clean picture, in float32, not clamped."""
         if x.ndim != 4 or x.shape[1] not in (3, *PACKED.values()):
@@ -100,11 +110,11 @@ def noise_map(sigma: Tensor | float, packed: Tensor) -> Tensor:
 
 
 def image_denoiser_base() -> ImageDenoiser:
-    """Build the denoiser of the shipped ``image-base`` weights (2.3 M parameters)."""
+    """Build the denoiser of the shipped ``image-base`` weights (2.4 M parameters)."""
     return ImageDenoiser(
         UNet(
-            (48, 96, 192),
-            (2, 2, 1),
+            (64, 96, 192),
+            (1, 2, 1),
             gate=partial(SqueezeExcitation, window=9),
             bottleneck=partial(NonLocal2d, scale=True, bias=False, window=16, block=8),
         )

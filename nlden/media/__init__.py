@@ -1,0 +1,15 @@
+"""Media files as tensors: video through PyAV, stills through Pillow and PyAV."""
+
+from nlden.media.probe import Layout, MediaError, VideoInfo
+from nlden.media.reader import Frame, VideoReader
+from nlden.media.writer import Encoding, VideoWriter
+
+__all__ = [
+    "Encoding",
+    "Frame",
+    "Layout",
+    "MediaError",
+    "VideoInfo",
+    "VideoReader",
+    "VideoWriter",
+]

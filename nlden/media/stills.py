@@ -1,0 +1,151 @@
+"""Still pictures: PNG, JPEG, WebP and TIFF, 8 and 16 bits, with their metadata.
+
+Pillow reads and writes 8 bits; FFmpeg, through PyAV, the 16 bits of PNG and TIFF colour pictures
+that Pillow would cut down to 8.
+"""
+
+import os
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from nlden.media.probe import MediaError, open_video, reading
+from nlden.media.writer import Target
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+
+_DEEP = {".png": ("png", "be"), ".tif": ("tiff", "le"), ".tiff": ("tiff", "le")}
+
+
+@dataclass(frozen=True)
+class Still:
+    """A decoded picture.
+
+    Args:
+        pixels: ``(1, H, W)`` grey or ``(3, H, W)`` RGB codes; uint8, or int32 for 16 bits.
+        bits: 8 or 16.
+        alpha: ``(1, H, W)`` opacity, if there is one.
+        metadata: EXIF, ICC profile and resolution as Pillow saves them.
+    """
+
+    pixels: Tensor
+    bits: int
+    alpha: Tensor | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def is_still(path: Path) -> bool:
+    """Tell by its extension whether a file is a still picture."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def read_still(path: Path) -> Still:
+    """Read a still picture.
+
+    Raises:
+        MediaError: if the file cannot be read.
+    """
+    if path.is_file() and path.stat().st_size == 0:
+        raise MediaError(f"{path}: the file is empty (0 bytes); copy it again from its source")
+    try:
+        with reading(path), Image.open(path) as image:
+            keep = ("exif", "icc_profile", "dpi")
+            metadata = {k: v for k, v in image.info.items() if k in keep}
+            deep = path.suffix.lower() in _DEEP and _bits(path) > 8
+            if not deep:
+                colored = image.mode not in ("1", "L", "LA")
+                transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
+                mode = "RGBA" if colored else "LA"
+                pixels = np.asarray(image.convert(mode if transparent else mode[:-1]))
+    except UnidentifiedImageError as error:
+        raise MediaError(f"{path}: not a readable picture") from error
+    if deep:
+        pixels = _read_deep(path)
+    planes = torch.from_numpy(pixels.copy()).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
+    count = 3 if len(planes) > 2 else 1
+    alpha = planes[count:] if len(planes) > count else None
+    return Still(planes[:count].contiguous(), 16 if deep else 8, alpha, metadata)
+
+
+def _bits(path: Path) -> int:
+    container, stream = open_video(path)
+    with container:
+        pixel_format = stream.codec_context.format
+        return 8 if pixel_format is None else max(c.bits for c in pixel_format.components)
+
+
+def _read_deep(path: Path) -> np.ndarray[Any, np.dtype[np.int32]]:
+    container, stream = open_video(path)
+    with container, reading(path):
+        frame = next(container.decode(stream))
+        components = len(frame.format.components)
+        name = {1: "gray16le", 2: "ya16le", 3: "rgb48le", 4: "rgba64le"}[components]
+        channels = components
+        frame = frame.reformat(format=name)
+        codes = np.frombuffer(frame.planes[0], "<u2").reshape(frame.height, -1)
+        codes = codes[:, : frame.width * channels].reshape(frame.height, frame.width, channels)
+        return codes.astype(np.int32)
+
+
+def write_still(path: Path, still: Still, quality: int = 95) -> None:
+    """Write a still picture; the extension chooses the format.
+
+    Args:
+        path: target.
+        still: the picture; 16 bits are kept by PNG and TIFF and rounded to 8 by the others.
+        quality: JPEG and WebP quality.
+
+    Raises:
+        MediaError: if the target cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise MediaError(f"{path}: unknown picture format; use {', '.join(SUFFIXES)}")
+    planes = [still.pixels] + ([still.alpha] if still.alpha is not None else [])
+    if suffix in (".jpg", ".jpeg", ".bmp"):
+        planes = planes[:1]  # these formats have no alpha
+    pixels = torch.cat(planes).permute(1, 2, 0)
+    target = Target(path)
+    try:
+        if still.bits == 16 and suffix in _DEEP:
+            _write_deep(target.temporary, pixels.numpy().astype(np.uint16), *_DEEP[suffix])
+        else:
+            if still.bits == 16:
+                pixels = (pixels.float() / 257).round()
+            array = pixels.to(torch.uint8).numpy()
+            image = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+            options: dict[str, Any] = dict(still.metadata)
+            if suffix in (".jpg", ".jpeg", ".webp"):
+                options["quality"] = quality
+            if suffix in (".jpg", ".jpeg"):
+                options["subsampling"] = 0
+            image.save(target.temporary, **options)
+        target.keep()
+    except (OSError, ValueError) as error:
+        target.discard()
+        raise MediaError(f"{path}: cannot be written ({error})") from error
+
+
+def _write_deep(
+    path: os.PathLike[str], pixels: np.ndarray[Any, Any], codec: str, order: str
+) -> None:
+    height, width, channels = pixels.shape
+    name = {1: "gray16", 2: "ya16", 3: "rgb48", 4: "rgba64"}[channels] + order
+    frame = av.VideoFrame(width, height, name)
+    rows = np.frombuffer(frame.planes[0], ">u2" if order == "be" else "<u2").reshape(height, -1)
+    rows[:, : width * channels] = pixels.reshape(height, -1)
+    encoder = av.CodecContext.create(codec, "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, name
+    encoder.time_base = Fraction(1, 25)
+    packets = [*encoder.encode(frame), *encoder.encode(None)]
+    with open(path, "wb") as file:
+        for packet in packets:
+            file.write(bytes(packet))

@@ -1,0 +1,93 @@
+"""Noise level of a picture, from the picture alone.
+
+The finest diagonal wavelet coefficients hold little of a picture and all of white noise
+(D. Donoho, I. Johnstone: "Ideal spatial adaptation by wavelet shrinkage", Biometrika 1994).
+Their spread is measured block by block, and the calm blocks decide: detail only ever adds to the
+spread, so that the lower part of the blocks is where the noise is seen alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_BLOCK = 16  # coefficients a side: 32 x 32 pixels
+_CALM = 0.25  # the share of the blocks that is taken for calm
+# What that quantile of the blocks' spread is, relative to the truth, when all is white noise.
+_CALM_FACTOR = 0.969
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Noise levels of a picture's planes: standard deviations, where 1 is white.
+
+    Args:
+        luma: level of luma, or of R, G and B.
+        chroma: level of Cb and Cr; that of luma for RGB, without meaning for grey.
+    """
+
+    luma: float
+    chroma: float
+
+
+def estimate_sigma(planes: Sequence[Tensor]) -> float:
+    """Estimate the standard deviation of white noise.
+
+    Args:
+        planes: planes ``(H, W)`` with values in [0, 1] that share one level.
+
+    Returns:
+        The level; 0 for pictures that are too small (under 4 pixels) or flat.
+    """
+    if not planes:
+        return 0.0
+    spreads = torch.cat([_block_spreads(p) for p in planes])
+    # A block without any spread is a border, a title or clipped; noise is not seen there.
+    spreads = spreads[spreads > 1e-4]
+    if spreads.numel() == 0:
+        return 0.0
+    return float(torch.quantile(spreads, _CALM)) / _CALM_FACTOR
+
+
+def estimate_chroma(planes: Sequence[Tensor]) -> float:
+    """Estimate the noise level of chroma planes that were made by averaging pixels.
+
+    The filter that halves the chroma planes leaves their noise a little smooth, so that the
+    finest scale alone shows too little of it and the next one too much of the picture: the
+    geometric mean of both is taken.
+
+    Args:
+        planes: planes ``(H, W)`` with values in [0, 1].
+
+    Returns:
+        The standard deviation of the noise.
+    """
+    halves = [2 * F.avg_pool2d(p[None].float(), 2)[0] for p in planes if min(p.shape) >= 8]
+    fine = estimate_sigma(planes)
+    return (fine * estimate_sigma(halves)) ** 0.5 if halves else fine
+
+
+def estimate_levels(pictures: Sequence[tuple[Tensor, ...]]) -> Levels:
+    """Estimate the levels of pictures that share them, such as frames of one file.
+
+    Args:
+        pictures: for each picture its planes, values in [0, 1]: luma ``(1, H, W)`` and chroma
+            ``(2, h, w)``, or grey ``(1, H, W)`` or RGB ``(3, H, W)`` alone.
+    """
+    luma = estimate_sigma([plane for planes in pictures for plane in planes[0]])
+    chroma = [plane for planes in pictures for group in planes[1:] for plane in group]
+    return Levels(luma, estimate_chroma(chroma) if chroma else luma)
+
+
+def _block_spreads(plane: Tensor) -> Tensor:
+    """Return the standard deviation of the diagonal detail in each block, ``(N,)``."""
+    height, width = (s // 2 * 2 for s in plane.shape)
+    if min(height, width) < 4:
+        return plane.new_zeros(0)
+    x = plane[:height, :width].float()
+    detail = (x[::2, ::2] - x[1::2, ::2] - x[::2, 1::2] + x[1::2, 1::2]) / 2  # Haar, orthonormal
+    block = min(_BLOCK, *detail.shape)
+    squares = F.avg_pool2d(detail.square()[None], block)
+    return squares.sqrt().flatten()
