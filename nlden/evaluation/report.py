@@ -1,7 +1,10 @@
 """Plots and before/after sheets."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 
 def plot_curves(folder: Path) -> Path | None:
@@ -43,3 +46,37 @@ def plot_curves(folder: Path) -> Path | None:
     path = folder / "curves.png"
     figure.savefig(path, dpi=120)
     return path
+
+
+def before_after_sheet(
+    rows: Sequence[Sequence[Tensor]], titles: Sequence[str], path: Path
+) -> None:
+    """Write a sheet of pictures, each with a crop of its middle at three times its size.
+
+    Args:
+        rows: rows of RGB pictures ``(3, H, W)`` in [0, 1], one for each title.
+        titles: names of the columns.
+        path: PNG to write.
+    """
+    from matplotlib.figure import Figure
+
+    height, width = rows[0][0].shape[1:]
+    columns = 2 * len(titles)
+    unit = 2.4
+    shape = (unit * columns * 0.8, unit * len(rows) * height / width * 1.2)
+    figure = Figure(figsize=shape, layout="constrained")
+    grid = figure.subplots(
+        len(rows), columns, squeeze=False, width_ratios=[width / height, 1] * len(titles)
+    )
+    for axes_row, row in zip(grid, rows, strict=True):
+        for i, (title, picture) in enumerate(zip(titles, row, strict=True)):
+            pixels = picture.permute(1, 2, 0).numpy()
+            side = min(height, width) // 3
+            top, left = (height - side) // 2, (width - side) // 2
+            crop = pixels[top : top + side, left : left + side]
+            for axes, shown in ((axes_row[2 * i], pixels), (axes_row[2 * i + 1], crop)):
+                axes.imshow(shown, interpolation="nearest", vmin=0, vmax=1)
+                axes.set_axis_off()
+            if axes_row is grid[0]:
+                axes_row[2 * i].set_title(title, fontsize=9)
+    figure.savefig(path, dpi=150)

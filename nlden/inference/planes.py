@@ -1,5 +1,6 @@
 """Denoise the planes of a picture as a file stores them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from nlden.models.image_denoiser import ImageDenoiser
 from nlden.noise.estimation import Levels
 
 # Interpolating chroma to twice its width keeps this share of the variance of its noise.
-_INTERPOLATED = {"yuv420": 25 / 64, "yuv422": 5 / 8}
+_INTERPOLATED = {"yuv422": 5 / 8}
 
 DEFAULT_TILE = 2048
 """Largest extent, in pixels, of a picture that is denoised in one piece."""
@@ -42,7 +43,6 @@ class PlaneDenoiser:
     def __post_init__(self) -> None:
         self.network = self.network.to(self.device, self.dtype)
 
-    @torch.inference_mode()
     def __call__(
         self,
         planes: tuple[Tensor, ...],
@@ -63,18 +63,31 @@ class PlaneDenoiser:
         if strength == 0:
             return planes
         values = [p.to(self.device).float() / layout.white for p in planes]
-        if layout.kind in ("yuv420", "gray"):
-            changes = self._yuv420(values, levels)
-        elif layout.kind == "rgb":
-            changes = [self._rgb(values[0], (levels.luma, levels.chroma))]
-        else:
-            changes = self._through_rgb(values, layout, color, levels)
+        changes = self.change(values, layout.kind, color, levels)
         return tuple(
             ((v + strength * c) * layout.white).round().clamp(0, layout.largest).to(p)
             for v, c, p in zip(values, changes, planes, strict=True)
         )
 
-    def _yuv420(self, values: list[Tensor], levels: Levels) -> list[Tensor]:
+    @torch.inference_mode()
+    def change(
+        self, values: Sequence[Tensor], kind: str, color: YCbCr, levels: Levels
+    ) -> list[Tensor]:
+        """Return what denoising adds to the planes.
+
+        Args:
+            values: float planes on the device, shaped as in :class:`nlden.media.Frame`.
+            kind: their kind, as in :class:`nlden.media.Layout`.
+            color: their matrix and range.
+            levels: noise levels of the planes.
+        """
+        if kind in ("yuv420", "gray"):
+            return self._yuv420(values, levels)
+        if kind == "rgb":
+            return [self._rgb(values[0], (levels.luma, levels.chroma))]
+        return self._through_rgb(values, kind, color, levels)
+
+    def _yuv420(self, values: Sequence[Tensor], levels: Levels) -> list[Tensor]:
         luma = values[0][None]
         height, width = luma.shape[2:]
         if len(values) == 1:
@@ -95,14 +108,14 @@ class PlaneDenoiser:
         return change[0, :, :height, :width]
 
     def _through_rgb(
-        self, values: list[Tensor], layout: Layout, color: YCbCr, levels: Levels
+        self, values: Sequence[Tensor], kind: str, color: YCbCr, levels: Levels
     ) -> list[Tensor]:
         luma, chroma = values
         size = luma.shape[1:]
         wide = F.interpolate(chroma[None], size=size, mode="bilinear", align_corners=False)[0]
         rgb = color.to_rgb(torch.cat([luma, wide]))
         luma_unit, chroma_unit = color.plane_levels(1.0)
-        kept = _INTERPOLATED.get(layout.kind, 1.0) ** 0.5
+        kept = _INTERPOLATED.get(kind, 1.0) ** 0.5
         change = self._rgb(rgb, (levels.luma / luma_unit, levels.chroma * kept / chroma_unit))
         change = color.from_rgb(change) - color.offsets().to(change)[:, None, None]
         return [change[:1], F.adaptive_avg_pool2d(change[1:], chroma.shape[1:])]

@@ -156,6 +156,45 @@ class VideoReader:
             )
 
 
+def sample_frames(
+    path: Path, count: int = 8, start: float = 0.0, end: float | None = None
+) -> list[Frame]:
+    """Decode a few frames spread over a file.
+
+    Args:
+        path: the file.
+        count: how many at the most.
+        start: first second to look at.
+        end: last second to look at; None is the end of the file.
+
+    Returns:
+        At least one frame; fewer than ``count`` where the file is short or damaged.
+
+    Raises:
+        MediaError: if no frame can be decoded.
+    """
+    with VideoReader(path) as reader:
+        info, container, stream = reader.info, reader.container, reader.stream
+        length = (end if end is not None else info.duration or 0.0) - start
+        frames: dict[int, Frame] = {}
+        for i in range(count):
+            try:
+                if length > 0:
+                    second = start + (i + 0.5) / count * length
+                    container.seek(round(second * av.time_base))
+                frame = next(container.decode(stream))
+            except (av.FFmpegError, StopIteration):
+                continue
+            assert isinstance(frame, VideoFrame)
+            pts = frame.pts if frame.pts is not None else i
+            if (frame.width, frame.height) == (info.width, info.height):
+                frames.setdefault(pts, Frame(to_planes(frame, info.layout), info.layout, pts))
+    if frames:
+        return list(frames.values())
+    with VideoReader(path) as reader:  # a file in which nothing can be sought
+        return [next(item for item in reader if isinstance(item, Frame))]
+
+
 def _rotation(path: Path) -> int:
     """Return the rotation that the first frame carries (a stream does not tell it)."""
     container, stream = open_video(path)

@@ -1,8 +1,8 @@
 """Weight files: safetensors whose header describes the network.
 
 The header's metadata holds ``architecture`` (the name of a function of :mod:`nlden.models`),
-``arguments`` (its keyword arguments as JSON) and ``card`` (the model card in Markdown). Nothing
-is ever unpickled, and only functions of :mod:`nlden.models` are called.
+``arguments`` (its keyword arguments as JSON), ``card`` (the model card in Markdown) and
+``facts`` (short texts as JSON). Nothing is ever unpickled, and only functions of :mod:`nlden.models` are called.
 """
 
 import json
@@ -33,11 +33,13 @@ class Description:
         architecture: name of a function of :mod:`nlden.models`.
         arguments: its keyword arguments.
         card: model card, Markdown.
+        facts: short texts by name: ``use`` and ``results`` are listed by ``nlden models``.
     """
 
     architecture: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     card: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
         """Return the network, untrained.
@@ -86,7 +88,10 @@ def read(weights: str | os.PathLike[str]) -> tuple[Description, dict[str, Tensor
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         description = Description(
-            metadata["architecture"], json.loads(metadata["arguments"]), metadata.get("card", "")
+            metadata["architecture"],
+            json.loads(metadata["arguments"]),
+            metadata.get("card", ""),
+            json.loads(metadata.get("facts", "{}")),
         )
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error})") from error
@@ -134,5 +139,6 @@ def save(network: nn.Module, path: str | os.PathLike[str], description: Descript
         "architecture": description.architecture,
         "arguments": json.dumps(dict(description.arguments)),
         "card": description.card,
+        "facts": json.dumps(dict(description.facts)),
     }
     save_file(tensors, path, metadata)

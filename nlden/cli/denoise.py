@@ -1,0 +1,198 @@
+"""``nlden denoise``: files in, clean files out."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import click
+import typer
+
+if TYPE_CHECKING:
+    from nlden.jobs.batch import Item
+    from nlden.jobs.denoise import Request, Result
+    from nlden.inference.planes import PlaneDenoiser
+
+
+def _level(value: float | None, option: str) -> float | None:
+    if value is None:
+        return None
+    if not 0 <= value <= 255:
+        raise click.UsageError(f"{option} {value:g}: a noise level lies between 0 and 255")
+    return value / 255
+
+
+def _sigma(value: str) -> float | None:
+    if value == "auto":
+        return None
+    try:
+        return _level(float(value), "--sigma")
+    except ValueError as error:
+        raise click.UsageError(f"--sigma {value}: give auto or a number from 0 to 255") from error
+
+
+def _tile(value: str) -> int | None:
+    if value == "auto":
+        return None
+    if not value.isdecimal() or int(value) < 64:
+        raise click.UsageError(f"--tile {value}: give auto or a number of pixels from 64")
+    return int(value)
+
+
+def _second(value: str | None, option: str) -> float | None:
+    if value is None:
+        return None
+    try:
+        parts = [float(part) for part in value.split(":")]
+    except ValueError:
+        parts = []
+    if not 1 <= len(parts) <= 3 or any(not 0 <= part < float("inf") for part in parts):
+        raise click.UsageError(f"{option} {value}: give seconds or [[H:]M:]S")
+    return sum(part * 60**i for i, part in enumerate(reversed(parts)))
+
+
+def _one_of(value: str, allowed: tuple[str, ...], option: str) -> str:
+    if value not in allowed:
+        raise click.UsageError(f"{option} {value}: give one of {', '.join(allowed)}")
+    return value
+
+
+def command(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="IN...", help="Videos, pictures or folders.", show_default=False),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="File, or folder for several inputs."),
+    ],
+    sigma: Annotated[
+        str,
+        typer.Option(help="Level of white noise in RGB, 0 to 255, or auto: measured in the file."),
+    ] = "auto",
+    sigma_luma: Annotated[
+        float | None, typer.Option(help="Level of the luma plane itself, 0 to 255.")
+    ] = None,
+    sigma_chroma: Annotated[
+        float | None, typer.Option(help="Level of the chroma planes themselves, 0 to 255.")
+    ] = None,
+    strength: Annotated[
+        float, typer.Option(help="0 keeps the picture, 1 denoises fully; a blend between.")
+    ] = 1.0,
+    model: Annotated[
+        str, typer.Option(help="auto, a name that `nlden models` lists, or a weight file.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto (the faster of fp32 and bf16 here), fp32, bf16 or fp16.")
+    ] = "auto",
+    tile: Annotated[
+        str, typer.Option(help="Largest extent in pixels that is computed in one piece, or auto.")
+    ] = "auto",
+    codec: Annotated[
+        str | None, typer.Option(help="Encoder (libx264, libx265, ffv1...); default: the source's.")
+    ] = None,
+    crf: Annotated[
+        float | None, typer.Option(help="Quality of the encoder; smaller is better and larger.")
+    ] = None,
+    encoder_preset: Annotated[str | None, typer.Option(help="Speed preset of the encoder.")] = None,
+    pix_fmt: Annotated[
+        str | None, typer.Option(help="Pixel format of the output; default: the source's.")
+    ] = None,
+    lossless: Annotated[bool, typer.Option("--lossless", help="Encode without loss.")] = False,
+    start: Annotated[str | None, typer.Option(help="Begin here: seconds or H:M:S.")] = None,
+    end: Annotated[str | None, typer.Option(help="Stop before: seconds or H:M:S.")] = None,
+    overwrite: Annotated[bool, typer.Option("-y", help="Overwrite existing targets.")] = False,
+    seed: Annotated[
+        int, typer.Option(help="Source of randomness, for models that use any.")
+    ] = 0,
+) -> None:
+    """Denoise videos, pictures and folders of them.
+
+    The noise level is measured, sound is copied, timing, bit depth and colour are kept.
+
+    nlden denoise in.mp4 -o out.mp4
+    """
+    noise = (_sigma(sigma), _level(sigma_luma, "--sigma-luma"), _level(sigma_chroma, "--sigma-chroma"))
+    if not 0 <= strength <= 1:
+        raise click.UsageError(f"--strength {strength:g}: give a number from 0 to 1")
+    extent = _tile(tile)
+    first, last = _second(start, "--start") or 0.0, _second(end, "--end")
+    if last is not None and last <= first:
+        raise click.UsageError(f"--end {end}: must come after --start {start or 0}")
+    _one_of(precision, ("auto", "fp32", "bf16", "fp16"), "--precision")
+
+    import torch
+
+    from nlden.inference.engines import DeviceError, choose_device
+    from nlden.jobs.batch import PlanError, plan
+    from nlden.jobs.denoise import Noise, Request, open_denoiser
+    from nlden.media.writer import Encoding
+    from nlden.models.pretrained import WeightsError
+
+    torch.manual_seed(seed)
+    request = Request(
+        Noise(*noise),
+        strength,
+        Encoding(codec, crf, encoder_preset, pix_fmt, lossless),
+        first,
+        last,
+    )
+    try:
+        items = plan(inputs, output, overwrite=overwrite)
+        name = "image-base" if model == "auto" else model
+        denoiser = open_denoiser(name, choose_device(device), precision, extent)
+    except (PlanError, WeightsError, DeviceError) as error:
+        raise click.UsageError(str(error)) from error
+    failed = sum(not _run(item, denoiser, request) for item in items)
+    if len(items) > 1:
+        print(f"{len(items) - failed} of {len(items)} files denoised", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _run(item: "Item", denoiser: "PlaneDenoiser", request: "Request") -> bool:
+    """Denoise one file under a progress bar; report, and tell whether it went well."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from nlden.jobs.denoise import denoise_file
+    from nlden.media.probe import MediaError
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.fields[frames]} frames"),
+        TextColumn("{task.fields[fps]} fps"),
+        TimeRemainingColumn(),
+    )
+    try:
+        item.target.parent.mkdir(parents=True, exist_ok=True)
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(item.source.name, total=None, frames="?", fps="-")
+
+            def progress(done: int, total: int) -> None:
+                elapsed = bar.tasks[0].elapsed or 0.0
+                rate = f"{done / elapsed:.2f}" if elapsed > 0 else "-"
+                bar.update(task, completed=done, total=total or None, frames=total or "?", fps=rate)
+
+            result = denoise_file(item.source, item.target, denoiser, request, progress)
+    except (MediaError, OSError) as error:
+        print(f"nlden: {error}", file=sys.stderr)
+        return False
+    for warning in result.warnings:
+        print(f"nlden: warning: {warning}", file=sys.stderr)
+    print(_summary(item, denoiser, result), file=sys.stderr)
+    return True
+
+
+def _summary(item: "Item", denoiser: "PlaneDenoiser", result: "Result") -> str:
+    levels = result.levels
+    precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+    kind = precision[str(denoiser.dtype).removeprefix("torch.")]
+    pictures = "1 frame" if result.frames == 1 else f"{result.frames} frames"
+    return (
+        f"{item.target}: {pictures} in {result.seconds:.1f} s "
+        f"({result.frames / max(result.seconds, 1e-9):.2f} fps, {denoiser.device.type} {kind}), "
+        f"noise {255 * levels.luma:.1f} luma, {255 * levels.chroma:.1f} chroma"
+    )

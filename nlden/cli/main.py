@@ -1,0 +1,69 @@
+"""``nlden``: the commands and how their errors are shown."""
+
+import signal
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+import nlden
+from nlden.cli import demo, denoise, models
+
+app = typer.Typer(
+    name="nlden",
+    help="Remove noise from video and images with non-local attention.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("denoise")(denoise.command)
+app.command("demo")(demo.command)
+app.command("models")(models.command)
+
+
+@app.command(
+    "train",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def train(context: typer.Context) -> None:
+    """Train, validate or test a recipe: nlden train fit --config recipes/....yaml."""
+    from nlden.cli import train as lightning_cli
+
+    lightning_cli.main(context.args)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"nlden {nlden.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Remove noise from video and images with non-local attention."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    # An exception, so that temporary files are removed on the way out.
+    raise SystemExit(128 + number)
+
+
+def main() -> None:
+    """Run the command line; an error is one line on stderr and a non-zero exit."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        status = app(standalone_mode=False)
+    except click.ClickException as error:
+        if message := error.format_message():
+            print(f"nlden: {message}", file=sys.stderr)
+        status = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        print("nlden: interrupted; nothing was left half-written", file=sys.stderr)
+        status = 130
+    sys.exit(status or 0)

@@ -1,0 +1,215 @@
+"""Denoise one file."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import torch
+
+from nlden.inference.engines import DTYPES, choose_precision
+from nlden.inference.planes import PlaneDenoiser
+from nlden.jobs.pipeline import WriteBehind, read_ahead
+from nlden.media.color import YCbCr
+from nlden.media.probe import Layout
+from nlden.media.reader import Frame, VideoReader, sample_frames
+from nlden.media.stills import Still, is_still, read_still, write_still
+from nlden.media.writer import Encoding, VideoWriter
+from nlden.models import ImageDenoiser
+from nlden.models.pretrained import WeightsError, load
+from nlden.noise.estimation import Levels, estimate_levels
+
+_RGB = YCbCr("bt709", full_range=True)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What the user says of the noise. What is None is estimated from the file.
+
+    Args:
+        sigma: level of white noise in R, G and B, 0 to 1; carried to the planes of a file.
+        luma: level of the luma plane itself; goes before ``sigma``.
+        chroma: level of the chroma planes themselves; goes before ``sigma``.
+    """
+
+    sigma: float | None = None
+    luma: float | None = None
+    chroma: float | None = None
+
+    def levels(
+        self, layout: Layout, color: YCbCr, estimate: Callable[[], Levels]
+    ) -> Levels:
+        """Return the levels of the planes of a file.
+
+        Args:
+            layout: its layout.
+            color: its matrix and range.
+            estimate: called if something must be estimated.
+        """
+        if self.luma is not None and self.chroma is not None:
+            return Levels(self.luma, self.chroma)
+        if self.sigma is None:
+            known = estimate()
+        elif layout.kind in ("rgb", "gray"):
+            known = Levels(self.sigma, self.sigma)
+        else:
+            known = Levels(*color.plane_levels(self.sigma, averaged=layout.averaged))
+        return Levels(
+            known.luma if self.luma is None else self.luma,
+            known.chroma if self.chroma is None else self.chroma,
+        )
+
+
+@dataclass(frozen=True)
+class Request:
+    """How to denoise a file.
+
+    Args:
+        noise: what is known of the noise.
+        strength: 0 keeps the picture, 1 takes the denoised one.
+        encoding: how to encode videos.
+        start: first second of a video.
+        end: second before which to stop; None is the end.
+    """
+
+    noise: Noise = field(default_factory=Noise)
+    strength: float = 1.0
+    encoding: Encoding = field(default_factory=Encoding)
+    start: float = 0.0
+    end: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was done.
+
+    Args:
+        frames: pictures written.
+        seconds: time that it took.
+        levels: noise levels that the network was told.
+        warnings: lines for the user.
+    """
+
+    frames: int
+    seconds: float
+    levels: Levels
+    warnings: list[str] = field(default_factory=list)
+
+
+def denoise_file(
+    source: Path,
+    target: Path,
+    denoiser: PlaneDenoiser,
+    request: Request,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Result:
+    """Denoise a video or a still picture into a new file.
+
+    The sound of a video is copied packet by packet; timestamps, pixel format and colour tags
+    are kept. Decoding, network and encoding overlap. Memory does not grow with the length.
+
+    Args:
+        source: the file.
+        target: where to write; appears when it is complete.
+        denoiser: the network.
+        request: how.
+        progress: called with the frames done and the frames expected (0: unknown).
+
+    Raises:
+        MediaError: if the source cannot be read or the target not be written.
+    """
+    started = time.perf_counter()
+    if is_still(source):
+        levels = _denoise_still(source, target, denoiser, request)
+        progress(1, 1)
+        return Result(1, time.perf_counter() - started, levels)
+    return _denoise_video(source, target, denoiser, request, progress, started)
+
+
+def _denoise_still(
+    source: Path, target: Path, denoiser: PlaneDenoiser, request: Request
+) -> Levels:
+    still = read_still(source)
+    layout = Layout("rgb" if len(still.pixels) == 3 else "gray", still.bits)
+    levels = request.noise.levels(
+        layout, _RGB, lambda: estimate_levels([(still.pixels.float() / layout.white,)])
+    )
+    planes = denoiser((still.pixels,), layout, _RGB, levels, request.strength)
+    write_still(target, Still(planes[0].cpu(), still.bits, still.alpha, still.metadata))
+    return levels
+
+
+def _denoise_video(
+    source: Path,
+    target: Path,
+    denoiser: PlaneDenoiser,
+    request: Request,
+    progress: Callable[[int, int], None],
+    started: float,
+) -> Result:
+    with VideoReader(source, request.start, request.end) as reader:
+        info = reader.info
+
+        def estimate() -> Levels:
+            frames = sample_frames(source, start=request.start, end=request.end)
+            white = info.layout.white
+            return estimate_levels([tuple(p.float() / white for p in f.planes) for f in frames])
+
+        levels = request.noise.levels(info.layout, info.color, estimate)
+        total = _expected(reader)
+        shift = Fraction(request.start).limit_denominator(1_000_000)
+        writer = VideoWriter(target, info, reader.audio, request.encoding, shift)
+
+        def write(item: Frame | av.Packet) -> None:
+            if isinstance(item, Frame):
+                writer.write(item)
+            else:
+                writer.write_audio(item)
+
+        done = 0
+        with writer, WriteBehind(write) as behind:
+            for item in read_ahead(reader):
+                if isinstance(item, Frame):
+                    planes = denoiser(
+                        item.planes, info.layout, info.color, levels, request.strength
+                    )
+                    item = Frame(planes, info.layout, item.pts)
+                    done += 1
+                    progress(done, total)
+                behind.put(item)
+        return Result(done, time.perf_counter() - started, levels, reader.warnings)
+
+
+def _expected(reader: VideoReader) -> int:
+    """Return how many frames will come, as far as the file tells; 0 if it does not."""
+    info = reader.info
+    if reader.start <= 0 and reader.end is None and info.frames:
+        return info.frames
+    if info.rate is None or (reader.end is None and info.duration is None):
+        return 0
+    end = min(reader.end or float("inf"), info.duration or float("inf"))
+    return max(0, round((end - reader.start) * float(info.rate)))
+
+
+def open_denoiser(
+    model: str, device: torch.device, precision: str, tile: int | None
+) -> PlaneDenoiser:
+    """Load a denoiser by name or file, ready to run.
+
+    Args:
+        model: a shipped name or a safetensors file.
+        device: where to run it.
+        precision: ``fp32``, ``bf16``, ``fp16``, or ``auto`` for the faster of the first two.
+        tile: see :class:`nlden.inference.planes.PlaneDenoiser`.
+
+    Raises:
+        WeightsError: if the weights cannot be read or are of another kind of network.
+    """
+    network = load(model)
+    if not isinstance(network, ImageDenoiser):
+        raise WeightsError(f"{model}: these weights are not of a denoiser")
+    if precision == "auto":
+        precision = choose_precision(network, device)
+    return PlaneDenoiser(network, device, DTYPES[precision], tile)
