@@ -87,8 +87,9 @@ class NonLocal2d(nn.Module):
         return y.squeeze(1)
 
     def _whole(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-        flat = (t.flatten(2).transpose(1, 2) for t in (theta, phi, g))
-        return self._attend(*flat, mask=None).transpose(1, 2).unflatten(2, theta.shape[2:])
+        query, key, value = (t.flatten(2).transpose(1, 2) for t in (theta, phi, g))
+        y = self._attend(query, key, value, None)
+        return y.transpose(1, 2).unflatten(2, theta.shape[2:])
 
     def _windowed(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         assert self.window is not None

@@ -9,9 +9,9 @@ import typer
 
 
 def command(
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for the results.")
-    ] = Path("nlden-demo"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path(
+        "nlden-demo"
+    ),
     sigma: Annotated[float, typer.Option(help="Level of the noise to add, 0 to 255.")] = 25.0,
     model: Annotated[str, typer.Option(help="Weights, by name or file.")] = "image-base",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -24,8 +24,8 @@ def command(
     from rich.console import Console
     from rich.progress import Progress
 
-    from nlden.inference.engines import DeviceError, choose_device
     from nlden.evaluation import demo
+    from nlden.inference.engines import DeviceError, choose_device
     from nlden.jobs.denoise import open_denoiser
     from nlden.media.probe import MediaError
     from nlden.models.pretrained import WeightsError

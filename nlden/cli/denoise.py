@@ -8,9 +8,9 @@ import click
 import typer
 
 if TYPE_CHECKING:
+    from nlden.inference.planes import PlaneDenoiser
     from nlden.jobs.batch import Item
     from nlden.jobs.denoise import Request, Result
-    from nlden.inference.planes import PlaneDenoiser
 
 
 def _level(value: float | None, option: str) -> float | None:
@@ -102,9 +102,7 @@ def command(
     start: Annotated[str | None, typer.Option(help="Begin here: seconds or H:M:S.")] = None,
     end: Annotated[str | None, typer.Option(help="Stop before: seconds or H:M:S.")] = None,
     overwrite: Annotated[bool, typer.Option("-y", help="Overwrite existing targets.")] = False,
-    seed: Annotated[
-        int, typer.Option(help="Source of randomness, for models that use any.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(help="Source of randomness, for models that use any.")] = 0,
 ) -> None:
     """Denoise videos, pictures and folders of them.
 
@@ -112,7 +110,11 @@ def command(
 
     nlden denoise in.mp4 -o out.mp4
     """
-    noise = (_sigma(sigma), _level(sigma_luma, "--sigma-luma"), _level(sigma_chroma, "--sigma-chroma"))
+    noise = (
+        _sigma(sigma),
+        _level(sigma_luma, "--sigma-luma"),
+        _level(sigma_chroma, "--sigma-chroma"),
+    )
     if not 0 <= strength <= 1:
         raise click.UsageError(f"--strength {strength:g}: give a number from 0 to 1")
     extent = _tile(tile)

@@ -6,7 +6,9 @@ import typer
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="Print the model card of these weights.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Print the model card of these weights.")
+    ] = None,
 ) -> None:
     """List the trained weights by name, or print the model card of one."""
     from rich.console import Console

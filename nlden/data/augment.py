@@ -26,9 +26,7 @@ def dihedral(x: Tensor, generator: Generator) -> Tensor:
 def draw_sigma(n: int, generator: Generator) -> Tensor:
     """Draw noise levels ``(n,)``: most from 5/255 to 55/255, one in six from 0 to 80/255."""
     wide = torch.rand(n, generator=generator, device=generator.device) < 1 / 6
-    levels = torch.where(
-        wide, _uniform(n, 0, 80, generator), _uniform(n, 5, 55, generator)
-    )
+    levels = torch.where(wide, _uniform(n, 0, 80, generator), _uniform(n, 5, 55, generator))
     return levels / 255
 
 

@@ -7,6 +7,7 @@ levels that it was trained on (S. Mohan et al., ICLR 2020).
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -80,7 +81,7 @@ class UNet(nn.Module):
             )
 
         last = len(widths) - 1
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.encoder = nn.ModuleList(level(i) for i in range(last))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2, bias=False) for a, b in pairs)
         middle = bottleneck(widths[last]) if bottleneck is not None else nn.Identity()

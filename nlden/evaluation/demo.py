@@ -54,7 +54,7 @@ def make_clip(frames_per_shot: int) -> Tensor:
     clips = []
     for photograph, motion in shots:
         picture = torch.from_numpy(photograph).permute(2, 0, 1) / 255
-        clips.append(camera_motion(picture, frames_per_shot, SIZE, **motion))  # type: ignore[arg-type]
+        clips.append(camera_motion(picture, frames_per_shot, SIZE, **motion))
     return torch.cat(clips)
 
 

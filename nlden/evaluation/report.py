@@ -48,9 +48,7 @@ def plot_curves(folder: Path) -> Path | None:
     return path
 
 
-def before_after_sheet(
-    rows: Sequence[Sequence[Tensor]], titles: Sequence[str], path: Path
-) -> None:
+def before_after_sheet(rows: Sequence[Sequence[Tensor]], titles: Sequence[str], path: Path) -> None:
     """Write a sheet of pictures, each with a crop of its middle at three times its size.
 
     Args:
@@ -63,12 +61,12 @@ def before_after_sheet(
     height, width = rows[0][0].shape[1:]
     columns = 2 * len(titles)
     unit = 2.4
-    shape = (unit * columns * 0.8, unit * len(rows) * height / width * 1.2)
+    shape = (unit * columns * 0.8, unit * (len(rows) * height / width * 1.05 + 0.15))
     figure = Figure(figsize=shape, layout="constrained")
     grid = figure.subplots(
         len(rows), columns, squeeze=False, width_ratios=[width / height, 1] * len(titles)
     )
-    for axes_row, row in zip(grid, rows, strict=True):
+    for number, (axes_row, row) in enumerate(zip(grid, rows, strict=True)):
         for i, (title, picture) in enumerate(zip(titles, row, strict=True)):
             pixels = picture.permute(1, 2, 0).numpy()
             side = min(height, width) // 3
@@ -77,6 +75,6 @@ def before_after_sheet(
             for axes, shown in ((axes_row[2 * i], pixels), (axes_row[2 * i + 1], crop)):
                 axes.imshow(shown, interpolation="nearest", vmin=0, vmax=1)
                 axes.set_axis_off()
-            if axes_row is grid[0]:
+            if number == 0:
                 axes_row[2 * i].set_title(title, fontsize=9)
     figure.savefig(path, dpi=150)

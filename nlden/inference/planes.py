@@ -118,13 +118,13 @@ class PlaneDenoiser:
         kept = _INTERPOLATED.get(kind, 1.0) ** 0.5
         change = self._rgb(rgb, (levels.luma / luma_unit, levels.chroma * kept / chroma_unit))
         change = color.from_rgb(change) - color.offsets().to(change)[:, None, None]
-        return [change[:1], F.adaptive_avg_pool2d(change[1:], chroma.shape[1:])]
+        return [change[:1], F.adaptive_avg_pool2d(change[1:], (chroma.shape[1], chroma.shape[2]))]
 
     def _change(self, packed: Tensor, sigma: tuple[float, float]) -> Tensor:
         level = packed.new_tensor([sigma])
         reach = self.network.reach
         tile = (self.tile or DEFAULT_TILE) // 2
         if reach is None:
-            return self.network(packed, level) - packed  # type: ignore[no-any-return]
+            return self.network(packed, level) - packed
         clean = tiled(lambda x: self.network(x, level), packed, tile, reach, self.network.grid)
         return clean - packed

@@ -1,5 +1,6 @@
 """Tiles with a halo: a large picture piece by piece, with the result of the whole."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -27,7 +28,7 @@ def tiled(
     height, width = x.shape[2:]
     if max(height, width) <= tile:
         return network(x)
-    halo = -(-reach // grid) * grid
+    halo = math.ceil(reach / grid) * grid
     output = torch.empty_like(x)
     for top, bottom in _spans(height, tile, grid):
         for left, right in _spans(width, tile, grid):
@@ -42,7 +43,7 @@ def tiled(
 def _spans(extent: int, tile: int, grid: int) -> Iterator[tuple[int, int]]:
     """Cut an extent into spans of at most ``tile``, as equal as the grid allows."""
     tile = max(grid, tile // grid * grid)
-    count = -(-extent // tile)
-    step = -(-(-(-extent // count)) // grid) * grid
+    count = math.ceil(extent / tile)
+    step = math.ceil(extent / count / grid) * grid
     for start in range(0, extent, step):
         yield start, min(extent, start + step)

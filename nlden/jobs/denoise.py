@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import torch
 
 from nlden.inference.engines import DTYPES, choose_precision
@@ -14,7 +13,7 @@ from nlden.inference.planes import PlaneDenoiser
 from nlden.jobs.pipeline import WriteBehind, read_ahead
 from nlden.media.color import YCbCr
 from nlden.media.probe import Layout
-from nlden.media.reader import Frame, VideoReader, sample_frames
+from nlden.media.reader import AudioPacket, Frame, VideoReader, sample_frames
 from nlden.media.stills import Still, is_still, read_still, write_still
 from nlden.media.writer import Encoding, VideoWriter
 from nlden.models import ImageDenoiser
@@ -38,9 +37,7 @@ class Noise:
     luma: float | None = None
     chroma: float | None = None
 
-    def levels(
-        self, layout: Layout, color: YCbCr, estimate: Callable[[], Levels]
-    ) -> Levels:
+    def levels(self, layout: Layout, color: YCbCr, estimate: Callable[[], Levels]) -> Levels:
         """Return the levels of the planes of a file.
 
         Args:
@@ -128,9 +125,7 @@ def denoise_file(
     return _denoise_video(source, target, denoiser, request, progress, started)
 
 
-def _denoise_still(
-    source: Path, target: Path, denoiser: PlaneDenoiser, request: Request
-) -> Levels:
+def _denoise_still(source: Path, target: Path, denoiser: PlaneDenoiser, request: Request) -> Levels:
     still = read_still(source)
     layout = Layout("rgb" if len(still.pixels) == 3 else "gray", still.bits)
     levels = request.noise.levels(
@@ -162,7 +157,7 @@ def _denoise_video(
         shift = Fraction(request.start).limit_denominator(1_000_000)
         writer = VideoWriter(target, info, reader.audio, request.encoding, shift)
 
-        def write(item: Frame | av.Packet) -> None:
+        def write(item: Frame | AudioPacket) -> None:
             if isinstance(item, Frame):
                 writer.write(item)
             else:

@@ -164,10 +164,9 @@ def describe(path: Path, container: InputContainer, stream: VideoStream) -> Vide
     if pixel_format is None:
         raise MediaError(f"{path}: the video's pixel format is unknown; is the file damaged?")
     full = pixel_format.name.startswith("yuvj")
+    duration = container.duration / av.time_base if container.duration else None
     if stream.duration:
         duration = float(stream.duration * stream.time_base)
-    else:
-        duration = container.duration / av.time_base if container.duration else None
     aspect = stream.sample_aspect_ratio
     return VideoInfo(
         path=path,

@@ -4,14 +4,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
 import torch
 from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
 from torch import Tensor
 
 from nlden.media.probe import Layout, MediaError, VideoInfo, describe, open_video, reading
+
+AudioPacket: TypeAlias = "av.Packet[Any]"
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class VideoReader:
         """Close the file."""
         self.container.close()
 
-    def __iter__(self) -> Iterator[Frame | av.Packet]:
+    def __iter__(self) -> Iterator[Frame | AudioPacket]:
         """Yield frames and packets of sound."""
         path = self.info.path
         if self.start > 0:
@@ -205,6 +209,12 @@ def _rotation(path: Path) -> int:
             return 0
 
 
+def plane_codes(plane: VideoPlane, bits: int, width: int) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return a view of the codes of a plane, ``(height, width)``, without its padding."""
+    dtype = np.dtype(np.uint8 if bits == 8 else "<u2")
+    return np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1)[:, :width]
+
+
 def to_planes(frame: VideoFrame, layout: Layout) -> tuple[Tensor, ...]:
     """Copy the planes of an FFmpeg frame into tensors (see :class:`Frame`)."""
     name = frame.format.name.replace("yuvj", "yuv")
@@ -212,8 +222,7 @@ def to_planes(frame: VideoFrame, layout: Layout) -> tuple[Tensor, ...]:
         frame = frame.reformat(format=layout.pix_fmt)
     planes = []
     for plane in frame.planes:
-        codes = np.frombuffer(plane, np.uint8 if layout.bits == 8 else np.dtype("<u2"))
-        codes = codes.reshape(plane.height, -1)[:, : plane.width]
+        codes = plane_codes(plane, layout.bits, plane.width)
         # int32 rather than uint16: few of torch's operations know the latter.
         copy = codes.copy() if layout.bits == 8 else codes.astype(np.int32)
         planes.append(torch.from_numpy(copy))
@@ -235,9 +244,5 @@ def from_planes(planes: tuple[Tensor, ...], layout: Layout) -> VideoFrame:
         ordered = [p for group in planes for p in group]
     frame = VideoFrame(width, height, layout.pix_fmt)
     for plane, codes in zip(frame.planes, ordered, strict=True):
-        dtype = np.uint8 if layout.bits == 8 else np.dtype("<u2")
-        target = np.frombuffer(plane, dtype).reshape(plane.height, -1)
-        target[:, : plane.width] = codes.cpu().numpy()
+        plane_codes(plane, layout.bits, plane.width)[:] = codes.cpu().numpy()
     return frame
-
-

@@ -4,7 +4,6 @@ Pillow reads and writes 8 bits; FFmpeg, through PyAV, the 16 bits of PNG and TIF
 that Pillow would cut down to 8.
 """
 
-import os
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from nlden.media.probe import MediaError, open_video, reading
+from nlden.media.reader import plane_codes
 from nlden.media.writer import Target
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
@@ -85,13 +85,11 @@ def _read_deep(path: Path) -> np.ndarray[Any, np.dtype[np.int32]]:
     container, stream = open_video(path)
     with container, reading(path):
         frame = next(container.decode(stream))
-        components = len(frame.format.components)
-        name = {1: "gray16le", 2: "ya16le", 3: "rgb48le", 4: "rgba64le"}[components]
-        channels = components
+        channels = len(frame.format.components)
+        name = {1: "gray16le", 2: "ya16le", 3: "rgb48le", 4: "rgba64le"}[channels]
         frame = frame.reformat(format=name)
-        codes = np.frombuffer(frame.planes[0], "<u2").reshape(frame.height, -1)
-        codes = codes[:, : frame.width * channels].reshape(frame.height, frame.width, channels)
-        return codes.astype(np.int32)
+        codes = plane_codes(frame.planes[0], 16, frame.width * channels)
+        return codes.reshape(frame.height, frame.width, channels).astype(np.int32)
 
 
 def write_still(path: Path, still: Still, quality: int = 95) -> None:
@@ -133,19 +131,17 @@ def write_still(path: Path, still: Still, quality: int = 95) -> None:
         raise MediaError(f"{path}: cannot be written ({error})") from error
 
 
-def _write_deep(
-    path: os.PathLike[str], pixels: np.ndarray[Any, Any], codec: str, order: str
-) -> None:
+def _write_deep(path: Path, pixels: np.ndarray[Any, Any], codec: str, order: str) -> None:
     height, width, channels = pixels.shape
     name = {1: "gray16", 2: "ya16", 3: "rgb48", 4: "rgba64"}[channels] + order
     frame = av.VideoFrame(width, height, name)
-    rows = np.frombuffer(frame.planes[0], ">u2" if order == "be" else "<u2").reshape(height, -1)
-    rows[:, : width * channels] = pixels.reshape(height, -1)
+    rows = pixels.reshape(height, -1)
+    if order == "be":
+        rows = rows.byteswap()
+    plane_codes(frame.planes[0], 16, width * channels)[:] = rows
     encoder = av.CodecContext.create(codec, "w")
     assert isinstance(encoder, av.VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt = width, height, name
     encoder.time_base = Fraction(1, 25)
     packets = [*encoder.encode(frame), *encoder.encode(None)]
-    with open(path, "wb") as file:
-        for packet in packets:
-            file.write(bytes(packet))
+    path.write_bytes(b"".join(bytes(packet) for packet in packets))

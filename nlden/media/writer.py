@@ -7,10 +7,12 @@ complete; if anything fails nothing is left.
 import os
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import av
 from av.audio.stream import AudioStream
@@ -19,7 +21,7 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from nlden.media.probe import Layout, MediaError, VideoInfo
-from nlden.media.reader import Frame, from_planes
+from nlden.media.reader import AudioPacket, Frame, from_planes
 
 _FAMILY = {
     "h264": "libx264",
@@ -116,9 +118,7 @@ class Encoding:
         options: dict[str, str] = {}
         if self.lossless:
             if codec not in _LOSSLESS:
-                raise MediaError(
-                    f"--lossless: {codec} cannot; use --codec {', '.join(_LOSSLESS)}"
-                )
+                raise MediaError(f"--lossless: {codec} cannot; use --codec {', '.join(_LOSSLESS)}")
             options.update(_LOSSLESS[codec])
         elif codec in _CRF or self.crf is not None:
             crf = self.crf if self.crf is not None else _CRF[codec]
@@ -168,20 +168,24 @@ class Target:
     def __post_init__(self) -> None:
         try:
             handle, name = tempfile.mkstemp(
-                prefix=f".{self.path.stem}.", suffix=f".part{self.path.suffix}", dir=self.path.parent
+                prefix=f".{self.path.stem}.",
+                suffix=f".part{self.path.suffix}",
+                dir=self.path.parent,
             )
         except OSError as error:
             raise MediaError(f"{self.path}: cannot be written ({error.strerror})") from error
         os.close(handle)
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
         self.temporary = Path(name)
+        self.temporary.chmod(0o666 & ~mask)
 
     def keep(self) -> None:
-        os.replace(self.temporary, self.path)
+        """Give the file its name."""
+        self.temporary.replace(self.path)
 
     def discard(self) -> None:
+        """Remove the file."""
         self.temporary.unlink(missing_ok=True)
 
 
@@ -259,7 +263,7 @@ class VideoWriter:
         stream.width, stream.height = info.width, info.height
         stream.pix_fmt = self.pix_fmt
         stream.time_base = context.time_base = info.time_base
-        context.colorspace = 0 if context.format.is_rgb else info.tags.colorspace
+        context.colorspace = 0 if av.VideoFormat(self.pix_fmt).is_rgb else info.tags.colorspace
         context.color_range = info.tags.color_range
         context.color_primaries = info.tags.primaries
         context.color_trc = info.tags.transfer
@@ -293,7 +297,7 @@ class VideoWriter:
         picture.time_base = self.info.time_base
         self._mux(self._video.encode(picture))
 
-    def write_audio(self, packet: av.Packet) -> None:
+    def write_audio(self, packet: AudioPacket) -> None:
         """Copy one packet of sound, its bytes untouched."""
         if self._shift:
             ticks = round(self._shift / packet.time_base)
@@ -302,7 +306,7 @@ class VideoWriter:
         packet.stream = self._audio[packet.stream.index]
         self._mux([packet])
 
-    def _mux(self, packets: Sequence[av.Packet]) -> None:
+    def _mux(self, packets: "Sequence[av.Packet[Any]]") -> None:
         try:
             self._container.mux(packets)
         except (av.FFmpegError, OSError) as error:
@@ -320,10 +324,8 @@ class VideoWriter:
 
     def discard(self) -> None:
         """Give the file up: nothing of it is left."""
-        try:
+        with suppress(av.FFmpegError, OSError):  # the file goes, whatever its trailer says
             self._container.close()
-        except (av.FFmpegError, OSError):
-            pass  # the file is going away, whatever its trailer says
         self._target.discard()
 
     def __enter__(self) -> "VideoWriter":

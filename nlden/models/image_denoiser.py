@@ -85,7 +85,8 @@ class ImageDenoiser(nn.Module):
         packed = packed.float()
         height, width = packed.shape[2:]
         x = torch.cat([packed, noise_map(sigma, packed)], dim=1)
-        x = x.to(self.stems[name].weight.dtype, memory_format=torch.channels_last)
+        dtype = next(self.parameters()).dtype
+        x = x.to(dtype, memory_format=torch.channels_last)
         stride = self.body.stride
         x = F.pad(x, (0, -width % stride, 0, -height % stride), mode="replicate")
         noise = self.tails[name](self.body(self.stems[name](x)))

@@ -2,7 +2,8 @@
 
 The header's metadata holds ``architecture`` (the name of a function of :mod:`nlden.models`),
 ``arguments`` (its keyword arguments as JSON), ``card`` (the model card in Markdown) and
-``facts`` (short texts as JSON). Nothing is ever unpickled, and only functions of :mod:`nlden.models` are called.
+``facts`` (short texts as JSON). Nothing is ever unpickled, and only functions of
+:mod:`nlden.models` are called.
 """
 
 import json

@@ -1,5 +1,7 @@
-"""Noise models: on any device, seeded by a generator. Levels are standard deviations in the
-units of the picture, whose values lie in [0, 1]."""
+"""Noise models, on any device, seeded by a generator.
+
+Levels are standard deviations in the units of the picture, whose values lie in [0, 1].
+"""
 
 import torch
 from torch import Generator, Tensor

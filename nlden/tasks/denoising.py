@@ -50,7 +50,7 @@ class ImageDenoising(Task):
 
     def forward(self, noisy: Tensor, sigma: Tensor) -> Tensor:
         """Return the clean picture."""
-        return self.net(noisy, sigma)  # type: ignore[no-any-return]
+        return self.net(noisy, sigma)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> STEP_OUTPUT:
         """Return the Charbonnier loss."""
