@@ -157,7 +157,7 @@ def _denoise_video(
         shift = Fraction(request.start).limit_denominator(1_000_000)
         writer = VideoWriter(target, info, reader.audio, request.encoding, shift)
 
-        def write(item: Frame | AudioPacket) -> None:
+        def write(item: "Frame | AudioPacket") -> None:
             if isinstance(item, Frame):
                 writer.write(item)
             else:

@@ -84,7 +84,7 @@ class VideoReader:
         """Close the file."""
         self.container.close()
 
-    def __iter__(self) -> Iterator[Frame | AudioPacket]:
+    def __iter__(self) -> "Iterator[Frame | AudioPacket]":
         """Yield frames and packets of sound."""
         path = self.info.path
         if self.start > 0:
