@@ -4,6 +4,7 @@ Pillow reads and writes 8 bits; FFmpeg, through PyAV, the 16 bits of PNG and TIF
 that Pillow would cut down to 8.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from nlden.media.probe import MediaError, open_video, reading
@@ -54,24 +55,25 @@ def read_still(path: Path) -> Still:
     """
     if path.is_file() and path.stat().st_size == 0:
         raise MediaError(f"{path}: the file is empty (0 bytes); copy it again from its source")
-    try:
+    if deep := path.suffix.lower() in _DEEP and _bits(path) > 8:
+        pixels, metadata = _read_deep(path), {}
+        with suppress(OSError), Image.open(path) as image:  # Pillow knows not every deep file
+            metadata = _metadata(image)
+    else:
         with reading(path), Image.open(path) as image:
-            keep = ("exif", "icc_profile", "dpi")
-            metadata = {k: v for k, v in image.info.items() if k in keep}
-            deep = path.suffix.lower() in _DEEP and _bits(path) > 8
-            if not deep:
-                colored = image.mode not in ("1", "L", "LA")
-                transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
-                mode = "RGBA" if colored else "LA"
-                pixels = np.asarray(image.convert(mode if transparent else mode[:-1]))
-    except UnidentifiedImageError as error:
-        raise MediaError(f"{path}: not a readable picture") from error
-    if deep:
-        pixels = _read_deep(path)
+            metadata = _metadata(image)
+            colored = image.mode not in ("1", "L", "LA")
+            transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
+            mode = "RGBA" if colored else "LA"
+            pixels = np.asarray(image.convert(mode if transparent else mode[:-1]))
     planes = torch.from_numpy(pixels.copy()).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
     count = 3 if len(planes) > 2 else 1
     alpha = planes[count:] if len(planes) > count else None
     return Still(planes[:count].contiguous(), 16 if deep else 8, alpha, metadata)
+
+
+def _metadata(image: Image.Image) -> dict[str, Any]:
+    return {k: v for k, v in image.info.items() if k in ("exif", "icc_profile", "dpi")}
 
 
 def _bits(path: Path) -> int:
