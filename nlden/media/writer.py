@@ -41,7 +41,7 @@ _LOSSLESS: Mapping[str, Mapping[str, str]] = {
     "libx265": {"x265-params": "lossless=1"},
     "libvpx-vp9": {"lossless": "1"},
 }
-_BY_CONTAINER = {".webm": "libvpx-vp9", ".avi": "libx264", ".y4m": "rawvideo"}
+_BY_CONTAINER = {".webm": "libvpx-vp9", ".y4m": "rawvideo"}
 # Containers for which FFmpeg names only its defaults, not all that they hold.
 _UNLISTED = (".ts", ".mts", ".m2ts", ".y4m")
 
@@ -93,7 +93,10 @@ class Encoding:
                 continue
             pix_fmt = _nearest(layout, [f.name for f in codec.video_formats or []])
             if pix_fmt is not None:
-                return name, pix_fmt, self._options(name)
+                options = self._options(name)
+                if suffix == ".avi" and name == "libx264":
+                    options["bf"] = "0"  # AVI has no timestamps to put B-frames right
+                return name, pix_fmt, options
             if self.codec:
                 raise MediaError(
                     f"--codec {self.codec}: cannot encode {layout.pix_fmt}; "

@@ -1,0 +1,118 @@
+"""Real files for the tests: photographs of scikit-image, encoded by FFmpeg's encoders."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from skimage import data as photographs
+
+from nlden.media.probe import Layout
+from nlden.media.reader import to_planes
+
+torch.set_num_threads(1)  # two workers share two cores
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """All that a test compares of a file."""
+
+    sound: list[bytes]
+    times: list[Fraction]
+    pictures: list[np.ndarray]
+    pix_fmt: str
+    tags: tuple[int, int, int, int]
+    rotation: int
+
+
+def decode(path: Path) -> Decoded:
+    """Read a file back with PyAV alone."""
+    with av.open(str(path)) as container:
+        packets = container.demux(audio=0) if container.streams.audio else []
+        sound = [bytes(p) for p in packets if p.size]
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = list(container.decode(stream))
+        context = stream.codec_context
+        tags = (
+            int(context.colorspace),
+            int(context.color_range),
+            int(context.color_primaries),
+            int(context.color_trc),
+        )
+        pictures = [
+            np.concatenate([p.numpy().ravel() for p in to_planes(f, Layout.of(f.format))])
+            for f in frames
+        ]
+        times = [f.pts * f.time_base for f in frames]
+        return Decoded(sound, times, pictures, context.pix_fmt, tags, frames[0].rotation)
+
+
+def encode_clip(
+    path: Path,
+    *,
+    frames: int = 8,
+    size: tuple[int, int] = (66, 98),
+    pix_fmt: str = "yuv420p",
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    audio: str | None = "aac",
+    pts: list[int] | None = None,
+    time_base: Fraction = Fraction(1, 25),
+    sigma: float = 0.0,
+    rotation: int = 0,
+    container_options: dict[str, str] | None = None,
+) -> Path:
+    """Encode a view that moves over a photograph, with a tone, as the codec and options say."""
+    rng = np.random.default_rng(0)
+    photograph = photographs.astronaut()
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        video = container.add_stream(codec, rate=25, options=options or {})
+        video.height, video.width = size
+        video.pix_fmt = pix_fmt
+        video.time_base = video.codec_context.time_base = time_base
+        context = video.codec_context
+        rgb = "rgb" in pix_fmt or "gbr" in pix_fmt or "bgr" in pix_fmt
+        context.colorspace = 0 if rgb else 1
+        context.color_primaries = context.color_trc = context.color_range = 1
+        if rotation:
+            video.set_display_rotation(rotation)
+        sound = container.add_stream(audio, rate=44100, layout="mono") if audio else None
+        if sound is not None:
+            wave = np.sin(np.arange(int(44100 * frames / 25)) / 20).astype(np.float32) * 0.2
+            for start in range(0, len(wave) - 1023, 1024):
+                piece = av.AudioFrame.from_ndarray(wave[None, start : start + 1024], "fltp", "mono")
+                piece.sample_rate, piece.pts = 44100, start
+                piece.time_base = Fraction(1, 44100)
+                container.mux(sound.encode(piece))
+            container.mux(sound.encode(None))
+        for i in range(frames):
+            view = photograph[60 + i : 60 + i + size[0], 120 + i : 120 + i + size[1]]
+            noisy = np.clip(view + sigma * rng.standard_normal(view.shape), 0, 255)
+            frame = av.VideoFrame.from_ndarray(noisy.round().astype(np.uint8), "rgb24")
+            frame = frame.reformat(format=pix_fmt, dst_colorspace=1, dst_color_range=1)
+            frame.pts = pts[i] if pts else i
+            frame.time_base = time_base
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+    return path
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that encodes a clip in the test's folder: ``clip("in.mp4", ...)``."""
+
+    def make(name: str = "in.mp4", **arguments) -> Path:
+        return encode_clip(tmp_path / name, **arguments)
+
+    return make
+
+
+@pytest.fixture(name="decode")
+def decode_fixture() -> Callable[[Path], Decoded]:
+    """Return the function that reads a file back."""
+    return decode

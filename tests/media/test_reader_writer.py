@@ -1,0 +1,201 @@
+from fractions import Fraction
+
+import av
+import pytest
+import torch
+
+from nlden.media import Encoding, Frame, Layout, MediaError, VideoReader, VideoWriter
+from nlden.media.probe import probe
+from nlden.media.reader import from_planes, sample_frames, to_planes
+
+LOSSLESS = Encoding(lossless=True)
+
+
+def transcode(source, target, encoding=LOSSLESS, **arguments):
+    with (
+        VideoReader(source, **arguments) as reader,
+        VideoWriter(target, reader.info, reader.audio, encoding) as writer,
+    ):
+        for item in reader:
+            if isinstance(item, Frame):
+                writer.write(item)
+            else:
+                writer.write_audio(item)
+    return reader
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pix_fmt"),
+    [
+        (".mp4", "libx264", "yuv420p"),
+        (".mp4", "libx265", "yuv420p10le"),
+        (".mkv", "ffv1", "yuv420p12le"),
+        (".mkv", "ffv1", "yuv422p"),
+        (".mkv", "ffv1", "yuv444p10le"),
+        (".mkv", "ffv1", "gray"),
+        (".mkv", "ffv1", "gbrp12le"),
+        (".webm", "libvpx-vp9", "yuv420p"),
+        (".avi", "mpeg4", "yuv420p"),
+        (".ts", "mpeg2video", "yuv420p"),
+    ],
+)
+def test_a_copy_without_loss_is_the_same_in_everything(clip, decode, suffix, codec, pix_fmt):
+    audio = None if suffix in (".webm", ".avi") else "aac"
+    source = clip(f"in{suffix}", codec=codec, pix_fmt=pix_fmt, audio=audio)
+    target = source.with_stem("out")
+    reader = transcode(source, target)
+    before, after = decode(source), decode(target)
+    assert reader.warnings == []
+    assert after.sound == before.sound
+    assert bool(before.sound) == bool(audio)
+    assert after.times == before.times
+    assert after.tags == before.tags
+    assert after.pix_fmt == before.pix_fmt
+    assert all((a == b).all() for a, b in zip(after.pictures, before.pictures, strict=True))
+
+
+def test_a_variable_frame_rate_is_kept(clip, decode):
+    pts = [0, 400, 800, 900, 1000, 2600, 2601, 4000]
+    source = clip(pts=pts, time_base=Fraction(1, 10000))
+    target = source.with_stem("out")
+    transcode(source, target)
+    assert decode(target).times == decode(source).times
+    assert [t - decode(target).times[0] for t in decode(target).times] == [
+        Fraction(p, 10000) for p in pts
+    ]
+
+
+def test_rotation_is_kept(clip, decode):
+    source = clip(rotation=90)
+    target = source.with_stem("out")
+    transcode(source, target)
+    assert decode(source).rotation == 90
+    assert decode(target).rotation == 90
+
+
+def test_start_and_end_cut_frames_and_sound(clip, decode):
+    source = clip(frames=50, options={"g": "12"})
+    target = source.with_stem("out")
+    with VideoReader(source, start=0.4, end=1.2) as reader:
+        frames = [item for item in reader if isinstance(item, Frame)]
+    assert [frame.pts * reader.info.time_base for frame in frames] == [
+        Fraction(i, 25) for i in range(10, 30)
+    ]
+    transcode(source, target, start=0.4, end=1.2)
+    assert len(decode(target).times) == 20
+    assert 0 < len(decode(target).sound) < len(decode(source).sound)
+
+
+@pytest.mark.parametrize(
+    "name",
+    "yuv420p yuv420p10le yuv422p12le yuv444p gray gray10le gray16le gbrp gbrp10le yuv444p16le".split(),
+)
+def test_planes_and_frames_are_inverse(name):
+    layout = Layout.of(av.VideoFormat(name))
+    assert layout.pix_fmt == name
+    frame = av.VideoFrame(37, 21, name)
+    generator = torch.Generator().manual_seed(0)
+    planes = tuple(
+        torch.randint(0, layout.largest + 1, p.shape, generator=generator).to(p.dtype)
+        for p in to_planes(frame, layout)
+    )
+    back = to_planes(from_planes(planes, layout), layout)
+    assert all(torch.equal(a, b) for a, b in zip(planes, back, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("nv12", Layout("yuv420", 8)),
+        ("p010le", Layout("yuv420", 10)),
+        ("yuyv422", Layout("yuv422", 8)),
+        ("yuvj444p", Layout("yuv444", 8)),
+        ("yuva420p", Layout("yuv420", 8)),
+        ("pal8", Layout("rgb", 8)),
+        ("bgr0", Layout("rgb", 8)),
+        ("rgb48le", Layout("rgb", 16)),
+        ("yuv411p", Layout("yuv444", 8)),
+        ("ya8", Layout("gray", 8)),
+    ],
+)
+def test_layouts_hold_other_formats(name, layout):
+    assert Layout.of(av.VideoFormat(name)) == layout
+
+
+def test_probe_describes_the_stream(clip):
+    info = probe(clip(pix_fmt="yuv420p10le", codec="libx265", size=(64, 96)))
+    assert (info.height, info.width, info.codec, info.frames) == (64, 96, "hevc", 8)
+    assert info.layout == Layout("yuv420", 10)
+    assert info.rate == 25
+    assert info.color.matrix == "bt709"
+    assert not info.color.full_range
+
+
+def test_samples_are_spread_over_the_file(clip):
+    frames = sample_frames(clip(frames=60, options={"g": "5"}), count=4)
+    assert len({frame.pts for frame in frames}) == 4
+
+
+def test_a_failed_write_leaves_nothing(clip, tmp_path):
+    source = clip()
+    target = tmp_path / "sub" / "out.mp4"
+    target.parent.mkdir()
+    with (
+        VideoReader(source) as reader,
+        pytest.raises(RuntimeError, match="stop"),
+        VideoWriter(target, reader.info, reader.audio) as writer,
+    ):
+        writer.write(next(item for item in reader if isinstance(item, Frame)))
+        raise RuntimeError("stop")
+    assert list(target.parent.iterdir()) == []
+
+
+def test_the_target_appears_only_when_complete(clip, tmp_path):
+    source = clip()
+    target = tmp_path / "out.mp4"
+    with VideoReader(source) as reader, VideoWriter(target, reader.info) as writer:
+        for item in reader:
+            if isinstance(item, Frame):
+                writer.write(item)
+        assert not target.exists()
+    assert target.exists()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        (Encoding(codec="nonsense"), "no such encoder"),
+        (Encoding(pix_fmt="nonsense"), "no such pixel format"),
+        (Encoding(codec="libsvtav1", pix_fmt="yuv444p"), "cannot encode"),
+        (Encoding(codec="mpeg4", lossless=True), "--lossless"),
+    ],
+)
+def test_impossible_encodings_are_told(clip, tmp_path, encoding, message):
+    with VideoReader(clip()) as reader:
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(MediaError, match=message):
+            VideoWriter(tmp_path / "out.mp4", reader.info, reader.audio, encoding)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_container_that_cannot_hold_the_sound_is_told(clip, tmp_path):
+    with VideoReader(clip()) as reader:
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(MediaError, match=r"out\.webm: .*(sound|written)"):
+            VideoWriter(tmp_path / "out.webm", reader.info, reader.audio)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_memory_does_not_grow_with_the_frames_read(clip):
+    # The reader may hold what it decodes ahead, not what it has handed out.
+    import gc
+    import weakref
+
+    handed = []
+    with VideoReader(clip(frames=40)) as reader:
+        for item in reader:
+            if isinstance(item, Frame):
+                handed.append(weakref.ref(item.planes[0]))
+    gc.collect()
+    assert len(handed) == 40
+    assert sum(reference() is not None for reference in handed) <= 1
