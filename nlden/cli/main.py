@@ -8,7 +8,7 @@ import click
 import typer
 
 import nlden
-from nlden.cli import demo, denoise, models
+from nlden.cli import bench, demo, denoise, models
 
 app = typer.Typer(
     name="nlden",
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("denoise")(denoise.command)
 app.command("demo")(demo.command)
 app.command("models")(models.command)
+app.add_typer(bench.app, name="bench")
 
 
 @app.command(

@@ -69,7 +69,7 @@ def to_frames(clip: Tensor) -> list[Frame]:
     return frames
 
 
-def _write(path: Path, frames: list[Frame]) -> None:
+def encode(path: Path, frames: list[Frame]) -> None:
     """Encode frames without loss, with a chord that swells and fades."""
     seconds = len(frames) / RATE
     with av.open(str(path), "w") as container:
@@ -143,8 +143,8 @@ def run(
     clip = make_clip(frames_per_shot)
     generator = Generator().manual_seed(seed)
     noisy = white_gaussian(clip, torch.tensor(sigma / 255), generator)
-    _write(files["original.mp4"], to_frames(clip))
-    _write(files["noisy.mp4"], to_frames(quantize(noisy)))
+    encode(files["original.mp4"], to_frames(clip))
+    encode(files["noisy.mp4"], to_frames(quantize(noisy)))
     source, target = files["noisy.mp4"], files["denoised.mp4"]
     result = denoise_file(source, target, denoiser, Request(), progress)
 
@@ -153,7 +153,7 @@ def run(
     for c, n, d in zip(clean, noise, denoised, strict=True):
         before.update(n.planes, c.planes)
         after.update(d.planes, c.planes)
-    _write(files["side_by_side.mp4"], [_beside(n, d) for n, d in zip(noise, denoised, strict=True)])
+    encode(files["side_by_side.mp4"], [_beside(n, d) for n, d in zip(noise, denoised, strict=True)])
     middle = range(frames_per_shot // 2, len(clean), frames_per_shot)
     rows = [[to_rgb(frames[i]) for frames in (noise, denoised, clean)] for i in middle]
     before_after_sheet(rows, ("noisy", "denoised", "original"), files["before_after.png"])
