@@ -1,7 +1,8 @@
 """nlden beside FFmpeg's non-local means on one and the same noisy 4:2:0 file."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator as Frames
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ def psnr(path: Path, clean: Path) -> float:
     return measure.compute()
 
 
-def _frames(path: Path) -> Iterator[Frame]:
+def _frames(path: Path) -> Frames[Frame, None, None]:
     with VideoReader(path) as reader:
         yield from (item for item in reader if isinstance(item, Frame))
 
