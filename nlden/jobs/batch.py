@@ -66,6 +66,8 @@ def plan(sources: Sequence[Path], output: Path, *, overwrite: bool = False) -> l
 
 
 def _folder(folder: Path, output: Path) -> list[Item]:
+    if folder.resolve() == output.resolve():
+        raise PlanError(f"{output}: the target is an input; inputs are never overwritten")
     files = sorted(
         p
         for p in folder.rglob("*")

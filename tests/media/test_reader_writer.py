@@ -88,7 +88,18 @@ def test_start_and_end_cut_frames_and_sound(clip, decode):
 
 @pytest.mark.parametrize(
     "name",
-    ["yuv420p", "yuv420p10le", "yuv422p12le", "yuv444p", "gray", "gray10le", "gray16le", "gbrp", "gbrp10le", "yuv444p16le"],
+    [
+        "yuv420p",
+        "yuv420p10le",
+        "yuv422p12le",
+        "yuv444p",
+        "gray",
+        "gray10le",
+        "gray16le",
+        "gbrp",
+        "gbrp10le",
+        "yuv444p16le",
+    ],
 )
 def test_planes_and_frames_are_inverse(name):
     layout = Layout.of(av.VideoFormat(name))

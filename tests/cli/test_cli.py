@@ -1,0 +1,204 @@
+"""The command line as a user meets it: another process, real files, wrong input."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+from skimage import data as photographs
+
+
+def nlden(*arguments, cwd=None, **environment):
+    command = [
+        sys.executable,
+        "-c",
+        "from nlden.cli.main import main; main()",
+        *map(str, arguments),
+    ]
+    environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def one_line(result):
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert lines[0].startswith("nlden: ")
+    return lines[0]
+
+
+def test_help_and_import_do_not_load_torch():
+    code = (
+        "import sys, json\nimport nlden\nsys.argv = ['nlden', '--help']\n"
+        "from nlden.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print(json.dumps([m for m in ('torch', 'lightning', 'av', 'jsonargparse') "
+        "if m in sys.modules]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "denoise" in result.stdout
+    assert json.loads(result.stdout.splitlines()[-1]) == []
+
+
+def test_every_command_explains_itself():
+    for command in ("denoise", "demo", "models", "bench"):
+        result = nlden(command, "--help")
+        assert result.returncode == 0
+        assert "Usage" in result.stdout
+
+
+def test_version():
+    import nlden as package
+
+    assert nlden("--version").stdout.strip() == f"nlden {package.__version__}"
+
+
+def test_a_video_and_a_picture_go_into_a_folder(clip, decode, tmp_path):
+    source = clip(frames=2, sigma=20)
+    Image.fromarray(photographs.cat()[:60, :80]).save(tmp_path / "cat.jpg")
+    result = nlden("denoise", source, tmp_path / "cat.jpg", "-o", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert decode(tmp_path / "out" / "in.mp4").sound == decode(source).sound
+    assert Image.open(tmp_path / "out" / "cat.jpg").size == (80, 60)
+    assert "2 frames" in result.stderr
+    assert "2 of 2 files" in result.stderr
+
+
+def test_the_same_seed_gives_the_same_file(clip, tmp_path):
+    source = clip(frames=2, sigma=20)
+    for name in ("a.mkv", "b.mkv"):
+        arguments = ("--precision", "fp32", "--lossless", "--seed", 3)
+        assert nlden("denoise", source, "-o", tmp_path / name, *arguments).returncode == 0
+    from nlden.media import Frame, VideoReader
+
+    frames = []
+    for name in ("a.mkv", "b.mkv"):
+        with VideoReader(tmp_path / name) as reader:
+            frames.append([i.planes[0].tolist() for i in reader if isinstance(i, Frame)])
+    assert frames[0] == frames[1]
+
+
+def test_a_bad_file_among_good_ones_fails_alone(clip, tmp_path):
+    good = clip(frames=2)
+    (tmp_path / "bad.mp4").write_text("not a video")
+    result = nlden("denoise", tmp_path / "bad.mp4", good, "-o", tmp_path / "out")
+    assert result.returncode == 1
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["in.mp4"]
+    assert "1 of 2 files" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--sigma", "-3"], "--sigma"),
+        (["--sigma", "300"], "--sigma"),
+        (["--sigma", "nan"], "--sigma"),
+        (["--sigma", "much"], "--sigma"),
+        (["--sigma-luma", "256"], "--sigma-luma"),
+        (["--strength", "1.5"], "--strength"),
+        (["--tile", "3"], "--tile"),
+        (["--precision", "int3"], "--precision"),
+        (["--device", "cuda:99"], "--device"),
+        (["--device", "abacus"], "--device"),
+        (["--model", "nonsense"], "nonsense"),
+        (["--start", "x"], "--start"),
+        (["--start", "5", "--end", "2"], "--end"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_impossible_options_are_usage_errors(clip, tmp_path, options, word):
+    source = clip(frames=1)
+    result = nlden("denoise", source, "-o", tmp_path / "out.mp4", *options)
+    assert result.returncode == 2
+    assert word in one_line(result)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("missing.mp4", 2),
+        ("emptyfolder", 2),
+        ("zero.mp4", 1),
+        ("text.mp4", 1),
+        ("sound.mp4", 1),
+        ("stub.mp4", 1),
+        ("text.png", 1),
+    ],
+)
+def test_unusable_inputs_are_told_in_one_line(clip, tmp_path, name, status):
+    path = tmp_path / name
+    if name == "emptyfolder":
+        path.mkdir()
+    elif name == "zero.mp4":
+        path.touch()
+    elif name.startswith("text"):
+        path.write_text("this is no video\n" * 100)
+    elif name == "sound.mp4":
+        import av
+
+        with av.open(str(clip("both.mp4"))) as both, av.open(str(path), "w") as alone:
+            stream = alone.add_stream_from_template(both.streams.audio[0])
+            for packet in both.demux(audio=0):
+                if packet.size:
+                    packet.stream = stream
+                    alone.mux(packet)
+    elif name == "stub.mp4":
+        whole = clip("whole.mp4").read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])  # the index stands at the end, and is lost
+    target = tmp_path / ("out.png" if name.endswith("png") else "out.mp4")
+    content = path.read_bytes() if path.is_file() else None
+    before = sorted(tmp_path.iterdir())
+    result = nlden("denoise", path, "-o", target if status == 1 else tmp_path / "new.mp4")
+    assert result.returncode == status
+    assert name in one_line(result)
+    assert sorted(tmp_path.iterdir()) == before
+    assert content is None or path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "word"),
+    [
+        ("in.mp4", 2, "never overwritten"),
+        ("old.mp4", 2, "-y"),
+        ("out.xyz", 2, "extension"),
+        ("nowhere/out.mp4", 2, "no folder"),
+        ("/proc/out.mp4", 1, "cannot be written"),
+    ],
+)
+def test_unusable_targets_are_told_in_one_line(clip, tmp_path, target, status, word):
+    source = clip(frames=1)
+    (tmp_path / "old.mp4").write_text("precious")
+    content = source.read_bytes()
+    result = nlden("denoise", source, "-o", tmp_path / target)
+    assert result.returncode == status
+    line = one_line(result)
+    assert word in line
+    assert target in line
+    assert source.read_bytes() == content
+    assert (tmp_path / "old.mp4").read_text() == "precious"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "old.mp4"]
+
+
+def test_y_overwrites(clip, decode, tmp_path):
+    source = clip(frames=1)
+    (tmp_path / "old.mp4").write_text("old")
+    arguments = ("denoise", source, "-o", tmp_path / "old.mp4", "-y", "--strength", 0)
+    assert nlden(*arguments).returncode == 0
+    assert len(decode(tmp_path / "old.mp4").times) == 1
+
+
+def test_models_lists_the_weights_and_prints_a_card():
+    assert "image-base" in nlden("models").stdout
+    card = nlden("models", "image-base").stdout
+    assert "CBSD68" in card
+    assert "BSDS432" in card
+    result = nlden("models", "nonsense")
+    assert result.returncode == 2
+    assert "nonsense" in one_line(result)
