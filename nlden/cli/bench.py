@@ -5,8 +5,9 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
+
+from nlden.cli.errors import UsageError
 
 app = typer.Typer(help="Measure speed and quality on this machine.", no_args_is_help=True)
 
@@ -26,7 +27,7 @@ def denoise(
 ) -> None:
     """Compare with FFmpeg's nlmeans on one noisy 960x540 8-bit 4:2:0 file."""
     if not 0 < sigma <= 255:
-        raise click.UsageError(f"--sigma {sigma:g}: give a level above 0, up to 255")
+        raise UsageError(f"--sigma {sigma:g}: give a level above 0, up to 255")
 
     import torch
     from rich.console import Console
@@ -49,7 +50,7 @@ def denoise(
             for name in order
         ]
     except (DeviceError, WeightsError) as error:
-        raise click.UsageError(str(error)) from error
+        raise UsageError(str(error)) from error
     with tempfile.TemporaryDirectory() as folder:
         rows = compare(Path(folder), denoisers, sigma=sigma, frames=frames, seed=seed)
     reference = rows[-1].rate

@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
+
+from nlden.cli.errors import UsageError
 
 
 def command(
@@ -19,7 +20,7 @@ def command(
 ) -> None:
     """Make a short noisy clip with sound from photographs, denoise it and show the result."""
     if not 0 <= sigma <= 255:
-        raise click.UsageError(f"--sigma {sigma:g}: a noise level lies between 0 and 255")
+        raise UsageError(f"--sigma {sigma:g}: a noise level lies between 0 and 255")
 
     from rich.console import Console
     from rich.progress import Progress
@@ -42,7 +43,7 @@ def command(
                 progress=lambda n, total: bar.update(task, completed=n, total=total or None),
             )
     except (WeightsError, DeviceError) as error:
-        raise click.UsageError(str(error)) from error
+        raise UsageError(str(error)) from error
     except (MediaError, OSError) as error:
         print(f"nlden: {error}", file=sys.stderr)
         raise typer.Exit(1) from error

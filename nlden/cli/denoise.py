@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
+
+from nlden.cli.errors import UsageError
 
 if TYPE_CHECKING:
     from nlden.inference.planes import PlaneDenoiser
@@ -17,7 +18,7 @@ def _level(value: float | None, option: str) -> float | None:
     if value is None:
         return None
     if not 0 <= value <= 255:
-        raise click.UsageError(f"{option} {value:g}: a noise level lies between 0 and 255")
+        raise UsageError(f"{option} {value:g}: a noise level lies between 0 and 255")
     return value / 255
 
 
@@ -27,14 +28,14 @@ def _sigma(value: str) -> float | None:
     try:
         return _level(float(value), "--sigma")
     except ValueError as error:
-        raise click.UsageError(f"--sigma {value}: give auto or a number from 0 to 255") from error
+        raise UsageError(f"--sigma {value}: give auto or a number from 0 to 255") from error
 
 
 def _tile(value: str) -> int | None:
     if value == "auto":
         return None
     if not value.isdecimal() or int(value) < 64:
-        raise click.UsageError(f"--tile {value}: give auto or a number of pixels from 64")
+        raise UsageError(f"--tile {value}: give auto or a number of pixels from 64")
     return int(value)
 
 
@@ -46,13 +47,13 @@ def _second(value: str | None, option: str) -> float | None:
     except ValueError:
         parts = []
     if not 1 <= len(parts) <= 3 or any(not 0 <= part < float("inf") for part in parts):
-        raise click.UsageError(f"{option} {value}: give seconds or [[H:]M:]S")
+        raise UsageError(f"{option} {value}: give seconds or [[H:]M:]S")
     return sum(part * 60**i for i, part in enumerate(reversed(parts)))
 
 
 def _one_of(value: str, allowed: tuple[str, ...], option: str) -> str:
     if value not in allowed:
-        raise click.UsageError(f"{option} {value}: give one of {', '.join(allowed)}")
+        raise UsageError(f"{option} {value}: give one of {', '.join(allowed)}")
     return value
 
 
@@ -116,11 +117,11 @@ def command(
         _level(sigma_chroma, "--sigma-chroma"),
     )
     if not 0 <= strength <= 1:
-        raise click.UsageError(f"--strength {strength:g}: give a number from 0 to 1")
+        raise UsageError(f"--strength {strength:g}: give a number from 0 to 1")
     extent = _tile(tile)
     first, last = _second(start, "--start") or 0.0, _second(end, "--end")
     if last is not None and last <= first:
-        raise click.UsageError(f"--end {end}: must come after --start {start or 0}")
+        raise UsageError(f"--end {end}: must come after --start {start or 0}")
     _one_of(precision, ("auto", "fp32", "bf16", "fp16"), "--precision")
 
     import torch
@@ -144,7 +145,7 @@ def command(
         name = "image-base" if model == "auto" else model
         denoiser = open_denoiser(name, choose_device(device), precision, extent)
     except (PlanError, WeightsError, DeviceError) as error:
-        raise click.UsageError(str(error)) from error
+        raise UsageError(str(error)) from error
     failed = sum(not _run(item, denoiser, request) for item in items)
     if len(items) > 1:
         print(f"{len(items) - failed} of {len(items)} files denoised", file=sys.stderr)

@@ -4,11 +4,11 @@ import signal
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 import nlden
 from nlden.cli import bench, demo, denoise, models
+from nlden.cli.errors import ParserError, UsageError
 
 app = typer.Typer(
     name="nlden",
@@ -60,11 +60,14 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         status = app(standalone_mode=False)
-    except click.ClickException as error:
-        if message := error.format_message():
+    except UsageError as error:
+        print(f"nlden: {error}", file=sys.stderr)
+        status = 2
+    except ParserError as error:
+        if message := error.format_message():  # type: ignore[attr-defined]
             print(f"nlden: {message}", file=sys.stderr)
-        status = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+        status = 2
+    except (typer.Abort, KeyboardInterrupt):
         print("nlden: interrupted; nothing was left half-written", file=sys.stderr)
         status = 130
     sys.exit(status or 0)

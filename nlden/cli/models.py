@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from nlden.cli.errors import UsageError
+
 
 def command(
     name: Annotated[
@@ -35,4 +37,4 @@ def command(
             )
         Console().print(table)
     except WeightsError as error:
-        raise typer.BadParameter(str(error)) from error
+        raise UsageError(str(error)) from error
