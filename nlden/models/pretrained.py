@@ -130,7 +130,8 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None
     try:
         network.load_state_dict(dict(tensors))
     except RuntimeError as error:
-        raise WeightsError(f"{path}: does not fit its network ({error})") from error
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path}: does not fit its network ({reason})") from error
 
 
 def save(network: nn.Module, path: str | os.PathLike[str], description: Description) -> None:
