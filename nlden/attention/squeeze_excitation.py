@@ -3,11 +3,11 @@
 J. Hu, L. Shen, G. Sun: "Squeeze-and-Excitation Networks", CVPR 2018 (arXiv 1709.01507).
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-_AVERAGE_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 class SqueezeExcitation(nn.Module):
@@ -57,16 +57,11 @@ class SqueezeExcitation(nn.Module):
 
     def squeeze(self, x: Tensor) -> Tensor:
         """Return the channel means, ``(B, C, 1, ...)`` or, with a window, ``(B, C, *size)``."""
-        dimensions = x.ndim - 2
         if self.window is None:
             return x.mean(dim=tuple(range(2, x.ndim)), keepdim=True)
         # The mean over a box is the mean along one axis after the other.
-        for axis in range(dimensions):
-            kernel = tuple(self.window if i == axis else 1 for i in range(dimensions))
-            padding = tuple(k // 2 for k in kernel)
-            x = _AVERAGE_POOL[dimensions](
-                x, kernel, stride=1, padding=padding, count_include_pad=False
-            )
+        for axis in range(2, x.ndim):
+            x = _mean_along(x, axis, self.window)
         return x
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,3 +69,16 @@ class SqueezeExcitation(nn.Module):
         mean = self.squeeze(x).movedim(1, -1)
         gate = torch.sigmoid(self.fc2(F.relu(self.fc1(mean))))
         return x * gate.movedim(-1, 1)
+
+
+def _mean_along(x: Tensor, axis: int, window: int) -> Tensor:
+    """Return the mean over the positions of a centred window that lie inside the map."""
+    batch, channels, *_ = x.shape
+    size, after = x.shape[axis], math.prod(x.shape[axis + 1 :])
+    if axis == x.ndim - 1:
+        flat, kernel = x.reshape(batch, channels, -1, size), (1, window)
+    else:
+        flat, kernel = x.reshape(batch, -1, size, after), (window, 1)
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    mean = F.avg_pool2d(flat, kernel, stride=1, padding=padding, count_include_pad=False)
+    return mean.reshape(x.shape)
