@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nlden.media.color import NEUTRAL
+
 _BLOCK = 16  # coefficients a side: 32 x 32 pixels
 _CALM = 0.25  # the share of the blocks that is taken for calm
 # What that quantile of the blocks' spread is, relative to the truth, when all is white noise.
 _CALM_FACTOR = 0.969
+_BLACK, _WHITE = 16.5 / 255, 234.5 / 255  # of limited range; full range goes beyond
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,6 @@ def estimate_sigma(planes: Sequence[Tensor]) -> float:
     if not planes:
         return 0.0
     spreads = torch.cat([_block_spreads(p) for p in planes])
-    # A block without any spread is a border, a title or clipped; noise is not seen there.
-    spreads = spreads[spreads > 1e-4]
     if spreads.numel() == 0:
         return 0.0
     return float(torch.quantile(spreads, _CALM)) / _CALM_FACTOR
@@ -90,4 +91,9 @@ def _block_spreads(plane: Tensor) -> Tensor:
     detail = (x[::2, ::2] - x[1::2, ::2] - x[::2, 1::2] + x[1::2, 1::2]) / 2  # Haar, orthonormal
     block = min(_BLOCK, *detail.shape)
     squares = F.avg_pool2d(detail.square()[None], block)
-    return squares.sqrt().flatten()
+    # Noise is not seen in bars, titles and clipped areas: blocks that touch one do not count.
+    cells = torch.stack([x[::2, ::2], x[1::2, ::2], x[::2, 1::2], x[1::2, 1::2]])
+    low, high = cells.amin(0), cells.amax(0)
+    extreme = (low <= _BLACK) | (low >= _WHITE) | ((low - NEUTRAL).abs() < 1 / 512)
+    hidden = F.avg_pool2d(((low == high) & extreme).float()[None], block)
+    return squares.sqrt()[hidden < 0.05]
