@@ -91,7 +91,8 @@ def encode_clip(
                 container.mux(sound.encode(piece))
             container.mux(sound.encode(None))
         for i in range(frames):
-            view = photograph[60 + i : 60 + i + size[0], 120 + i : 120 + i + size[1]]
+            top, left = 60 + i % 60, 120 + i % 60
+            view = photograph[top : top + size[0], left : left + size[1]]
             noisy = np.clip(view + sigma * rng.standard_normal(view.shape), 0, 255)
             frame = av.VideoFrame.from_ndarray(noisy.round().astype(np.uint8), "rgb24")
             frame = frame.reformat(format=pix_fmt, dst_colorspace=1, dst_color_range=1)

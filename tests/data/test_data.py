@@ -64,7 +64,9 @@ def test_rgb_pairs_have_the_told_levels():
     luma = (residual * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1).std((1, 2))
     unit = (0.299**2 + 0.587**2 + 0.114**2) ** 0.5
     ratio = (luma / unit / pair["sigma"][:, 0])[mild & (pair["sigma"][:, 0] > 0.03)]
-    assert 0.85 < ratio.min() <= ratio.max() < 1.15
+    # Noise made in another YCbCr leaks a little of its chroma into this luma.
+    assert ((ratio - 1).abs() < 0.06).float().mean() > 0.8
+    assert 0.85 < ratio.min() <= ratio.max() < 1.3
     assert torch.equal(pair["noisy"], noisy_rgb(clean, generator())["noisy"])
 
 
