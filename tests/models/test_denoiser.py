@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from skimage import data as photographs
 from torch.utils.flop_counter import FlopCounterMode
 
-from nlden.encoders import ResidualBlock, UNet
+from nlden.encoders import UNet
 from nlden.models import ImageDenoiser, image_denoiser_base
 from nlden.models.pretrained import (
     Description,
@@ -71,28 +71,6 @@ def test_pictures_of_a_batch_do_not_touch_each_other(small):
 def test_other_shapes_are_refused(small, shape):
     with pytest.raises(ValueError, match="expected"):
         small(torch.rand(shape), 0.1)
-
-
-def test_without_attention_the_body_is_homogeneous():
-    torch.manual_seed(0)
-    body = UNet((8, 12), (1, 2)).double()
-    x = torch.randn(1, 8, 8, 8, dtype=torch.float64)
-    assert torch.allclose(body(3 * x), 3 * body(x), rtol=1e-9)
-    assert not [n for n, _ in image_denoiser_base().named_parameters() if n.endswith("bias")]
-
-
-def test_slots_are_called_with_the_widths():
-    seen = []
-
-    def slot(channels):
-        seen.append(channels)
-        return torch.nn.Identity()
-
-    UNet((8, 12, 20), (1, 1, 2), gate=slot, bottleneck=slot)
-    ResidualBlock(7, slot)
-    assert sorted(seen) == [7, 20, 20, 20, 20, 20]
-    with pytest.raises(ValueError, match="blocks"):
-        UNet((8, 12), (1,))
 
 
 def test_reach_and_grid_are_the_truth(base):

@@ -46,7 +46,9 @@ def test_a_network_comes_back_in_half_precision_and_ready(tmp_path, base):
     save(base, path, Description("image_denoiser_base", facts={"use": "a test"}))
     network = load(path)
     assert not network.training
-    for (name, ours), parameter in zip(base.state_dict().items(), network.parameters(), strict=True):
+    for (name, ours), parameter in zip(
+        base.state_dict().items(), network.parameters(), strict=True
+    ):
         assert parameter.dtype == torch.float32
         assert not parameter.requires_grad
         # Half precision has 11 bits, and fewer below 6e-5.
@@ -57,7 +59,9 @@ def test_a_network_comes_back_in_half_precision_and_ready(tmp_path, base):
 
 
 def test_the_description_comes_back(tmp_path):
-    written = Description("image_denoiser_base", {"a": [1, 2]}, "# Karte\nmit Umlaut: ü", {"x": "y"})
+    written = Description(
+        "image_denoiser_base", {"a": [1, 2]}, "# Karte\nmit Umlaut: ü", {"x": "y"}
+    )
     path = tmp_path / "w.safetensors"
     save(ImageDenoiser(UNet((4,), (1,))), path, written)
     assert read(path)[0] == written
@@ -130,7 +134,9 @@ def test_a_file_of_another_program_is_told(refused, metadata):
     assert "not written by nlden" in refused({"x": torch.zeros(1)}, metadata)
 
 
-@pytest.mark.parametrize("name", ["video_denoiser_huge", "pretrained", "json", "__doc__", "UNet", ""])
+@pytest.mark.parametrize(
+    "name", ["video_denoiser_huge", "pretrained", "json", "__doc__", "UNet", ""]
+)
 def test_only_networks_of_nlden_are_built(refused, name):
     metadata = {"architecture": name, "arguments": "{}"}
     assert "unknown architecture" in refused({"x": torch.zeros(1)}, metadata)
@@ -158,14 +164,3 @@ def test_tensors_that_do_not_fit_are_told(refused, base, change):
     metadata = {"architecture": "image_denoiser_base", "arguments": "{}"}
     assert "does not fit" in refused(tensors, metadata)
     assert "does not fit" in refused(tensors, metadata, lambda path: load_weights(base, path))
-
-
-def test_a_refused_file_leaves_the_network_as_it_was(tmp_path, base):
-    before = {k: v.clone() for k, v in base.state_dict().items()}
-    path = tmp_path / "w.safetensors"
-    tensors = {k: torch.zeros_like(v).contiguous() for k, v in base.state_dict().items()}
-    del tensors["stems.rgb.weight"]
-    save_file(tensors, path, {"architecture": "image_denoiser_base", "arguments": "{}"})
-    with pytest.raises(WeightsError):
-        load_weights(base, path)
-    assert all(torch.equal(v, before[k]) for k, v in base.state_dict().items())
