@@ -46,12 +46,15 @@ class Description:
         """Return the network, untrained.
 
         Raises:
-            WeightsError: if :mod:`nlden.models` has no such function.
+            WeightsError: if :mod:`nlden.models` has no such function, or not of these arguments.
         """
         builder = getattr(nlden.models, self.architecture, None)
         if self.architecture not in nlden.models.__all__ or builder is None:
             raise WeightsError(f"unknown architecture {self.architecture!r}; a newer nlden?")
-        network = builder(**self.arguments)
+        try:
+            network = builder(**self.arguments)
+        except TypeError as error:
+            raise WeightsError(f"{self.architecture} cannot be built ({error})") from error
         assert isinstance(network, nn.Module)
         return network
 
@@ -127,11 +130,13 @@ def load_weights(network: nn.Module, weights: str | os.PathLike[str]) -> None:
 
 
 def _fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    try:
-        network.load_state_dict(dict(tensors))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path}: does not fit its network ({reason})") from error
+    # Looked at before anything is copied: load_state_dict fills what fits, then complains.
+    own = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    given = {name: tensor.shape for name, tensor in tensors.items()}
+    if own != given:
+        differ = sorted(n for n in own.keys() | given.keys() if own.get(n) != given.get(n))
+        raise WeightsError(f"{path}: does not fit its network ({len(differ)} differ: {differ[0]})")
+    network.load_state_dict(dict(tensors))
 
 
 def save(network: nn.Module, path: str | os.PathLike[str], description: Description) -> None:

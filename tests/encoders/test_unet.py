@@ -9,7 +9,7 @@ def test_without_attention_the_body_is_homogeneous():
     body = UNet((8, 12), (1, 2)).double()
     x = torch.randn(1, 8, 8, 8, dtype=torch.float64)
     assert torch.allclose(body(3 * x), 3 * body(x), rtol=1e-9)
-    assert not [n for n, _ in image_denoiser_base().named_parameters() if n.endswith("bias")]
+    assert not [n for n, _ in body.named_parameters() if n.endswith("bias")]
 
 
 def test_slots_are_called_with_the_widths():

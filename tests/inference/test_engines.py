@@ -1,0 +1,34 @@
+import pytest
+import torch
+
+from nlden.encoders import UNet
+from nlden.inference.engines import DTYPES, DeviceError, choose_device, choose_precision
+from nlden.models import ImageDenoiser
+
+
+def present():
+    names = [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())]
+    return [name for name, there in names if there] + ["cpu"]
+
+
+def test_auto_takes_the_best_device_that_there_is():
+    assert choose_device("auto") == torch.device(present()[0])
+    for name in present():
+        assert choose_device(name).type == name
+
+
+@pytest.mark.parametrize("name", ["abacus", "", "auto:1", "meta", "CPU", "cpu:one", "cuda:77", "mps:9"])
+def test_a_device_that_is_not_there_is_told_in_one_line(name):
+    with pytest.raises(DeviceError, match=f"--device {name}:") as caught:
+        choose_device(name)
+    assert "\n" not in str(caught.value)
+    assert "cpu" in str(caught.value)  # what there is
+
+
+@pytest.mark.parametrize(
+    "network", [ImageDenoiser(UNet((8, 16), (1, 1))), torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()]
+)
+def test_the_chosen_precision_is_one_that_networks_run_in(network):
+    name = choose_precision(network, torch.device("cpu"))
+    assert name in ("fp32", "bf16")
+    assert DTYPES[name] in (torch.float32, torch.bfloat16)
