@@ -9,12 +9,16 @@ import av
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from skimage import data as photographs
 
 from nlden.media.probe import Layout
 from nlden.media.reader import to_planes
 
 torch.set_num_threads(1)  # two workers share two cores
+# A busy machine is no error.
+settings.register_profile("nlden", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("nlden")
 
 
 @dataclass(frozen=True)
