@@ -21,8 +21,14 @@ class PlanePSNR:
         self._samples = 0
 
     def update(self, planes: Sequence[Tensor], reference: Sequence[Tensor]) -> None:
-        """Add a picture: its planes of codes and those of its reference."""
+        """Add a picture: its planes of codes and those of its reference.
+
+        Raises:
+            ValueError: if their sizes differ.
+        """
         for plane, clean in zip(planes, reference, strict=True):
+            if plane.shape != clean.shape:
+                raise ValueError(f"planes of {plane.shape} and {clean.shape} cannot be compared")
             self._squares += float((plane.double() - clean.double()).square().sum())
             self._samples += plane.numel()
 

@@ -74,11 +74,11 @@ class SqueezeExcitation(nn.Module):
 def _mean_along(x: Tensor, axis: int, window: int) -> Tensor:
     """Return the mean over the positions of a centred window that lie inside the map."""
     batch, channels, *_ = x.shape
-    size, after = x.shape[axis], math.prod(x.shape[axis + 1 :])
+    before, size, after = math.prod(x.shape[2:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
     if axis == x.ndim - 1:
-        flat, kernel = x.reshape(batch, channels, -1, size), (1, window)
+        flat, kernel = x.reshape(batch, channels, before, size), (1, window)
     else:
-        flat, kernel = x.reshape(batch, -1, size, after), (window, 1)
+        flat, kernel = x.reshape(batch, channels * before, size, after), (window, 1)
     padding = (kernel[0] // 2, kernel[1] // 2)
     mean = F.avg_pool2d(flat, kernel, stride=1, padding=padding, count_include_pad=False)
     return mean.reshape(x.shape)

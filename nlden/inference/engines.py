@@ -27,7 +27,10 @@ def choose_device(name: str) -> torch.device:
         return torch.device(present[0])
     if name.split(":")[0] not in present:
         raise DeviceError(f"--device {name}: not on this machine (there is: {', '.join(present)})")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"--device {name}: not a device; give {', '.join(present)}") from error
 
 
 def choose_precision(network: nn.Module, device: torch.device) -> str:

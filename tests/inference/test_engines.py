@@ -17,7 +17,9 @@ def test_auto_takes_the_best_device_that_there_is():
         assert choose_device(name).type == name
 
 
-@pytest.mark.parametrize("name", ["abacus", "", "auto:1", "meta", "CPU", "cpu:one", "cuda:77", "mps:9"])
+@pytest.mark.parametrize(
+    "name", ["abacus", "", "auto:1", "meta", "CPU", "cpu:one", "cuda:77", "mps:9"]
+)
 def test_a_device_that_is_not_there_is_told_in_one_line(name):
     with pytest.raises(DeviceError, match=f"--device {name}:") as caught:
         choose_device(name)

@@ -1,0 +1,110 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nlden.data.augment import dihedral, draw_sigma, noisy_rgb, noisy_yuv420
+from nlden.media.color import NEUTRAL, YCbCr
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@settings(deadline=None, max_examples=15)
+@given(channels=st.integers(1, 3), extent=st.integers(2, 6), seed=st.integers(0, 99))
+def test_each_picture_is_turned_in_one_of_the_eight_ways(channels, extent, seed):
+    x = torch.randn(60, channels, extent, extent, generator=generator(seed))
+    turned = dihedral(x, generator(seed))
+    ways = torch.stack(
+        [torch.rot90(y, k, (-2, -1)) for y in (x, x.flip(-1)) for k in range(4)]
+    )  # rot90 and mirror, where the code flips and transposes
+    same = (ways == turned).flatten(2).all(2)
+    assert (same.sum(0) == 1).all()
+    share = torch.cat([same.float().mean(1)])
+    assert (share > 0).sum() >= 7  # of 60 pictures, an eighth goes each way
+
+
+def test_the_eight_ways_are_equally_frequent():
+    x = torch.arange(4.0).view(1, 1, 2, 2).expand(8000, 1, 2, 2)
+    _, counts = dihedral(x, generator()).flatten(1).unique(dim=0, return_counts=True)
+    assert len(counts) == 8
+    assert (counts - 1000).abs().max() < 4 * (8000 / 8 * 7 / 8) ** 0.5
+
+
+def test_levels_are_drawn_as_promised():
+    levels = draw_sigma(60_000, generator()) * 255
+    assert 0 <= levels.min() <= levels.max() < 80
+    # All of the middle, one in six from the whole: what lies outside is 30/80 of a sixth.
+    outside = ((levels < 5) | (levels > 55)).double().mean().item()
+    assert outside == pytest.approx(30 / 80 / 6, rel=0.05)
+    middle = levels[(levels > 5) & (levels < 55)]
+    assert middle.mean().item() == pytest.approx(30, abs=0.3)
+    assert middle.std().item() == pytest.approx(50 / 12**0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_told_levels_of_rgb_are_those_of_the_noise(seed):
+    clean = torch.full((48, 3, 96, 96), 0.5)
+    pair = noisy_rgb(clean, generator(seed))
+    luma, chroma = pair["sigma"].T
+    noise = pair["noisy"] - pair["clean"]
+    seen = ((luma > 0.02) & (luma < 0.12)) & (chroma < 0.12)  # unclipped, over the rounding
+    white = (luma == chroma) & seen
+    assert white.sum() >= 5
+    assert torch.allclose(noise[white].std((1, 2, 3)), luma[white], rtol=0.04)
+    # The others were made in one matrix for the batch; in that one their levels must appear.
+    colored = (luma != chroma) & seen & (chroma > 0.01)
+    errors = []
+    for matrix in ("bt601", "bt709", "bt2020"):
+        color = YCbCr(matrix)
+        planes = color.from_rgb(noise[colored]) - color.offsets()[:, None, None]
+        units = color.plane_levels(1.0)
+        got = torch.stack([planes[:, 0].std((1, 2)), planes[:, 1:].std((2, 3)).mean(1)], 1)
+        errors.append((got / torch.tensor(units) / pair["sigma"][colored] - 1).abs().max().item())
+    assert min(errors) < 0.08
+    assert torch.equal(pair["clean"], clean)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_told_levels_of_planes_are_those_of_the_noise(seed):
+    clean = torch.full((48, 3, 96, 96), 0.5)
+    pair = noisy_yuv420(clean, generator(seed))
+    luma, chroma = pair["sigma"].T
+    noise = pair["noisy"] - pair["clean"]
+    assert noise.shape == (48, 6, 48, 48)
+    seen = (luma > 0.01) & (luma < 0.08)
+    assert seen.sum() >= 10
+    assert torch.allclose(noise[seen, :4].std((1, 2, 3)), luma[seen], rtol=0.05)
+    fine = seen & (chroma > 0.006)
+    root = noise[fine, 4:].square().mean((1, 2, 3)).sqrt()
+    assert torch.allclose(root, chroma[fine], rtol=0.08)
+
+
+def test_grey_pictures_have_neutral_chroma_without_noise():
+    clean = torch.rand(200, 3, 8, 8, generator=generator())
+    pair = noisy_yuv420(clean, generator())
+    gray = pair["sigma"][:, 1] == 0
+    assert 0.03 < gray.float().mean() < 0.15
+    for planes in (pair["noisy"], pair["clean"]):
+        assert torch.allclose(planes[gray, 4:], torch.tensor(NEUTRAL))
+    assert ((pair["clean"][~gray, 4:] - NEUTRAL).abs().amax((1, 2, 3)) > 0.01).all()
+
+
+@pytest.mark.parametrize("make", [noisy_rgb, noisy_yuv420])
+def test_a_part_of_the_pictures_is_stored_in_eight_bits(make):
+    clean = torch.rand(200, 3, 8, 8, generator=generator())
+    codes = make(clean, generator())["noisy"] * 255
+    stored = (codes - codes.round()).abs().amax((1, 2, 3)) < 1e-3
+    assert 0.15 < stored.float().mean() < 0.5
+    assert codes[stored].min() >= 0
+    assert codes[stored].max() <= 255.001
+    assert codes[~stored].min() < 0
+
+
+@pytest.mark.parametrize("make", [noisy_rgb, noisy_yuv420])
+def test_a_seed_fixes_the_pairs(make):
+    clean = torch.rand(4, 3, 8, 8, generator=generator())
+    first, again, other = (make(clean, generator(s)) for s in (1, 1, 2))
+    assert all(torch.equal(first[k], again[k]) for k in ("noisy", "clean", "sigma"))
+    assert not torch.equal(first["noisy"], other["noisy"])

@@ -1,0 +1,258 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lightning import Trainer
+from PIL import Image
+from skimage import data as photographs
+from skimage.io import imsave
+
+from nlden.data import ImageDataModule
+from nlden.data.images import ImageBank, list_images, read_rgb
+from nlden.encoders import UNet
+from nlden.media.color import YCbCr
+from nlden.models import ImageDenoiser
+from nlden.tasks import ImageDenoising
+
+EXTENT = 32
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two folders of views, each as large as a training crop: 30 and 12 of them."""
+    paths = []
+    for picture, count in ((photographs.astronaut(), 30), (photographs.cat(), 12)):
+        path = tmp_path_factory.mktemp("photographs")
+        for i in range(count):
+            view = picture[i * 7 :][:EXTENT, 60 + i * 8 :][:, :EXTENT]
+            imsave(path / f"{i:02}.png", view, check_contrast=False)
+        paths.append(path)
+    return paths
+
+
+class Watching(ImageDenoising):
+    def __init__(self):
+        super().__init__(ImageDenoiser(UNet((4, 4), (1, 1))))
+        self.batches = []
+
+    def training_step(self, batch, batch_idx):
+        self.batches.append({k: v.clone() for k, v in batch.items()})
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.fixture
+def train():
+    """Return a function that trains on a data module and returns its batches."""
+
+    def run(module, steps, **arguments):
+        task = Watching()
+        trainer = Trainer(
+            max_steps=steps,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **arguments,
+        )
+        trainer.fit(task, module)
+        return task.batches
+
+    return run
+
+
+def test_images_are_listed_by_name_and_other_files_passed_over(tmp_path):
+    for name in ("b.PNG", "a.jpeg", "c.tiff", "notes.txt", ".hidden"):
+        (tmp_path / name).touch()
+    (tmp_path / "deeper").mkdir()
+    assert [p.name for p in list_images(tmp_path)] == ["a.jpeg", "b.PNG", "c.tiff"]
+    with pytest.raises(FileNotFoundError, match="deeper"):
+        list_images(tmp_path / "deeper")
+
+
+COFFEE = photographs.coffee()[:24, :40]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
+def test_every_kind_of_picture_is_read_as_pillow_reads_it(tmp_path, mode, suffix):
+    path = tmp_path / f"x.{suffix}"
+    picture = Image.fromarray(COFFEE).convert(mode)
+    picture.save(path)
+    pixels = read_rgb(path)
+    assert pixels.dtype == torch.uint8
+    expected = np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
+    assert np.array_equal(pixels.numpy(), expected)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_is_dropped(tmp_path, mode):
+    opaque = Image.fromarray(COFFEE).convert(mode[:-1])
+    picture = opaque.convert(mode)
+    picture.putalpha(100)
+    picture.save(tmp_path / "x.png")
+    expected = np.asarray(opaque.convert("RGB")).transpose(2, 0, 1)
+    assert np.array_equal(read_rgb(tmp_path / "x.png").numpy(), expected)
+
+
+def test_a_picture_for_print_keeps_its_colours(tmp_path):
+    Image.fromarray(COFFEE).convert("CMYK").save(tmp_path / "x.jpg", quality=95)
+    pixels = read_rgb(tmp_path / "x.jpg").float().mean((1, 2))
+    assert pixels.tolist() == pytest.approx(COFFEE.mean((0, 1)).tolist(), abs=8)
+
+
+@pytest.mark.parametrize("shape", ["gray", "rgb"])
+def test_sixteen_bits_become_eight(tmp_path, shape):
+    pixels = COFFEE if shape == "rgb" else COFFEE[..., 0]
+    imsave(tmp_path / "x.tif", pixels.astype(np.uint16) * 257, check_contrast=False)
+    got = read_rgb(tmp_path / "x.tif")
+    assert got.dtype == torch.uint8
+    assert np.array_equal(got[0].numpy(), COFFEE[..., 0])
+
+
+def marked(sizes):
+    """Pictures whose pixels tell where they are from: picture, row, column."""
+    pictures = []
+    for i, (height, width) in enumerate(sizes):
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        pictures.append(torch.stack([torch.full_like(rows, i), rows, columns]).byte())
+    return pictures
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    sizes=st.lists(st.tuples(st.integers(5, 30), st.integers(5, 30)), min_size=1, max_size=6),
+    extent=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)
+def test_every_crop_lies_in_one_picture(sizes, extent, seed):
+    crops = ImageBank(marked(sizes)).crops(40, extent, generator(seed))
+    assert crops.shape == (40, 3, extent, extent)
+    codes = (crops * 255).round().long()
+    first = codes[:, :, :1, :1]
+    steps = torch.arange(extent)
+    assert (codes[:, 0] == first[:, 0]).all()
+    assert (codes[:, 1] == first[:, 1] + steps[:, None]).all()
+    assert (codes[:, 2] == first[:, 2] + steps).all()
+    ends = torch.tensor(sizes)[first[:, 0, 0, 0]] - extent
+    assert (first[:, 1:, 0, 0] <= ends).all()
+    assert torch.equal(codes / 255, crops)
+
+
+def test_crops_follow_the_area_and_reach_every_place():
+    sizes = [(8, 8), (8, 40), (16, 20)]
+    count, extent = 8000, 6
+    codes = (ImageBank(marked(sizes)).crops(count, extent, generator()) * 255).round().long()
+    area = torch.tensor([h * w for h, w in sizes]).double()
+    share = area / area.sum()
+    found = codes[:, 0, 0, 0].bincount(minlength=3) / count
+    spread = (share * (1 - share) / count).sqrt()
+    assert ((found - share).abs() < 4 * spread).all()
+    for i, (height, width) in enumerate(sizes):
+        corners = codes[codes[:, 0, 0, 0] == i][:, 1:, 0, 0]
+        places = corners.unique(dim=0)
+        assert len(places) == (height - extent + 1) * (width - extent + 1)
+
+
+def test_batches_alternate_and_repeat_for_a_seed(folders, train):
+    def batches(**arguments):
+        module = ImageDataModule(folders, crop=16, batch_size=3, batches_per_epoch=2, **arguments)
+        return train(module, 5, limit_val_batches=0)
+
+    first, again, other = batches(seed=1), batches(seed=1), batches(seed=2)
+    assert [b["noisy"].shape for b in first] == [(3, 3, 16, 16), (3, 6, 8, 8)] * 2 + [
+        (3, 3, 16, 16)
+    ]
+    assert all(torch.equal(a[k], b[k]) for a, b in zip(first, again, strict=True) for k in a)
+    assert not torch.equal(first[0]["clean"], other[0]["clean"])
+    assert not torch.equal(first[0]["clean"], first[2]["clean"])
+
+
+def test_accumulated_batches_differ(folders, train):
+    # The step does not advance between the batches whose gradients are added up.
+    module = ImageDataModule(folders, crop=16, batch_size=2, batches_per_epoch=4)
+    first, second, *_ = train(module, 2, accumulate_grad_batches=2, limit_val_batches=0)
+    assert not torch.equal(first["noisy"], second["noisy"])
+
+
+def fingerprints(crops):
+    """What turning and mirroring keep of whole pictures: their sorted codes."""
+    codes = (crops * 255).round().long().flatten(1).sort(1).values
+    return {tuple(c.tolist()) for c in codes}
+
+
+def test_what_is_held_out_is_never_trained_on(folders, train):
+    files = [list_images(f) for f in folders]
+    held_out = [folder[12] for folder in files if len(folder) > 12]
+    assert len(held_out) == 1  # the smaller folder has nothing to spare
+    pictures = {p: read_rgb(p)[None].float() / 255 for folder in files for p in folder}
+    module = ImageDataModule(folders, crop=EXTENT, batch_size=64, batches_per_epoch=5)
+    batches = train(module, 5)
+    seen = set().union(*(fingerprints(b["clean"]) for b in batches[::2]))
+    marks = {p: fingerprints(x) for p, x in pictures.items()}
+    assert all(marks[p].isdisjoint(seen) for p in held_out)
+    trained = set().union(*(m for p, m in marks.items() if p not in held_out))
+    assert seen <= trained
+    assert len(seen) > 0.9 * len(trained)
+
+
+def test_validation_shows_the_held_out_at_each_level_with_fixed_noise(folders):
+    module = ImageDataModule(folders, crop=EXTENT, test_sigmas=[10, 40.5])
+    module.setup("validate")
+    pairs, again = list(module.val_dataloader()), list(module.val_dataloader())
+    assert [p["name"] for p in pairs] == ["rgb/10", "yuv420/10", "rgb/40.5", "yuv420/40.5"]
+    assert all(torch.equal(p["noisy"], q["noisy"]) for p, q in zip(pairs, again, strict=True))
+    for sigma, rgb, stored in ((10, *pairs[:2]), (40.5, *pairs[2:])):
+        residual = rgb["noisy"] - rgb["clean"]
+        assert residual.std().item() == pytest.approx(sigma / 255, rel=0.04)
+        assert rgb["sigma"].tolist() == [[pytest.approx(sigma / 255)] * 2]
+        told = YCbCr("bt709").plane_levels(sigma / 255, averaged=4)
+        assert stored["sigma"][0].tolist() == pytest.approx(told)
+        for planes in (stored["noisy"], stored["clean"]):
+            codes = planes * 255
+            assert torch.allclose(codes, codes.round(), atol=1e-3)
+    assert (pairs[1]["noisy"] - pairs[1]["clean"])[:, :4].std().item() == pytest.approx(
+        pairs[1]["sigma"][0, 0].item(), rel=0.06
+    )
+
+
+def test_test_batches_follow_the_protocol(folders):
+    module = ImageDataModule([], test_folders=folders, test_sigmas=[15, 50])
+    module.setup("test")
+    batches = list(module.test_dataloader())
+    expected = [
+        (f"{folder.name}/{sigma}", sigma, i, path)
+        for folder in folders
+        for sigma in (15, 50)
+        for i, path in enumerate(sorted(folder.iterdir()))
+    ]
+    assert len(batches) == len(expected)
+    for batch, (name, sigma, i, path) in zip(batches, expected, strict=True):
+        clean = torch.from_numpy(np.asarray(Image.open(path)).copy()).permute(2, 0, 1) / 255
+        noise = torch.randn(clean.shape, generator=generator(i))
+        assert batch["name"] == name
+        assert torch.equal(batch["clean"][0], clean)
+        assert torch.allclose(batch["noisy"][0], clean + noise * (sigma / 255), atol=1e-6)
+
+
+def test_pictures_that_are_smaller_than_a_crop_are_passed_over(tmp_path, folders):
+    imsave(tmp_path / "small.png", photographs.cat()[: EXTENT - 1, :200])
+    imsave(tmp_path / "large.png", photographs.cat()[:EXTENT, :40])
+    module = ImageDataModule([tmp_path], crop=EXTENT)
+    module.setup("fit")
+    assert module._bank.sizes.tolist() == [[EXTENT, 40]]
+    with pytest.raises(ValueError, match=f"crop={EXTENT + 8}"):
+        ImageDataModule([tmp_path], crop=EXTENT + 8).setup("fit")
+
+
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_a_missing_folder_is_named(tmp_path, stage):
+    module = ImageDataModule([tmp_path / "gone"], test_folders=[tmp_path / "gone"])
+    with pytest.raises(FileNotFoundError, match="gone"):
+        module.setup(stage)
+        list(module.test_dataloader())

@@ -1,0 +1,117 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lightning import Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from skimage import data as photographs
+from skimage.io import imsave
+from skimage.metrics import peak_signal_noise_ratio
+
+from nlden.data import ImageDataModule
+from nlden.encoders import UNet
+from nlden.models import ImageDenoiser
+from nlden.models.pretrained import Description, WeightsError, save
+from nlden.tasks import ImageDenoising
+from nlden.tasks.denoising import charbonnier
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("photographs")
+    for i in range(26):
+        view = photographs.astronaut()[i * 9 : i * 9 + 48, i * 11 : i * 11 + 56]
+        imsave(path / f"{i:02}.png", view, check_contrast=False)
+    return path
+
+
+def build(**arguments):
+    torch.manual_seed(0)
+    return ImageDenoising(ImageDenoiser(UNet((8, 8, 8), (1, 1, 1))), **arguments)
+
+
+def module(folder):
+    return ImageDataModule([folder], [folder], crop=32, batch_size=4, batches_per_epoch=20)
+
+
+def trainer(folder, **arguments):
+    return Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"enable_checkpointing": False, **arguments},
+    )
+
+
+@settings(deadline=None, max_examples=20)
+@given(size=st.integers(1, 50), seed=st.integers(0, 99), scale=st.sampled_from([0, 1e-4, 1, 100]))
+def test_the_loss_follows_its_formula_and_is_a_smooth_l1(size, seed, scale):
+    generator = torch.Generator().manual_seed(seed)
+    x, y = (scale * torch.randn(2, size, generator=generator, dtype=torch.float64)).unbind()
+    loss = charbonnier(x, y)
+    assert loss == pytest.approx(sum((d * d + 1e-6) ** 0.5 for d in (x - y).tolist()) / size)
+    distance = (x - y).abs().mean()
+    assert distance <= loss <= distance + 1e-3 + 1e-12
+    z = x.clone().requires_grad_()
+    charbonnier(z, x).backward()
+    assert z.grad.isfinite().all()  # at equality too
+
+
+def test_training_on_photographs_raises_the_validated_psnr(folder):
+    task, data = build(), module(folder)
+    run = trainer(folder, max_steps=80, limit_val_batches=6)
+    (before,) = run.validate(task, data, verbose=False)
+    run.fit(task, data)
+    (after,) = trainer(folder).validate(task, data, verbose=False)
+    assert set(after) == {"val/psnr"} | {
+        f"val/psnr/{kind}/{sigma}" for kind in ("rgb", "yuv420") for sigma in (15, 25, 50)
+    }
+    assert after["val/psnr"] > before["val/psnr"] + 1
+    assert after["val/psnr/rgb/50"] > before["val/psnr/rgb/50"] + 1
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(folder, tmp_path):
+    def callbacks():
+        last = ModelCheckpoint(dirpath=tmp_path, save_top_k=-1, every_n_train_steps=3)
+        return [EMAWeightAveraging(decay=0.5), last]
+
+    whole, data = build(), module(folder)
+    arguments = {"max_steps": 6, "limit_val_batches": 0, "enable_checkpointing": True}
+    trainer(folder, callbacks=callbacks(), **arguments).fit(whole, data)
+    (path,) = tmp_path.glob("*step=3.ckpt")
+
+    resumed = build()
+    run = trainer(folder, callbacks=callbacks(), **arguments)
+    run.fit(resumed, module(folder), ckpt_path=path, weights_only=False)
+    assert run.global_step == 6
+    for (name, p), q in zip(resumed.named_parameters(), whole.parameters(), strict=True):
+        assert torch.allclose(p, q, atol=1e-5), name
+
+
+def test_tests_log_the_mean_psnr_of_each_set_and_level(folder):
+    task, data = build(), module(folder)
+    (logged,) = trainer(folder).test(task, data, verbose=False)
+    expected = {}
+    data.setup("test")
+    for batch in data.test_dataloader():
+        with torch.no_grad():
+            output = task(batch["noisy"], batch["sigma"]).clamp(0, 1)
+        value = peak_signal_noise_ratio(batch["clean"].numpy(), output.numpy(), data_range=1)
+        expected.setdefault(f"test/psnr/{batch['name']}", []).append(value)
+    assert logged == pytest.approx({k: sum(v) / len(v) for k, v in expected.items()}, abs=1e-3)
+    assert set(logged) == {f"test/psnr/{folder.name}/{s}" for s in (15, 25, 50)}
+
+
+def test_a_task_starts_from_weights(tmp_path):
+    start = build()
+    path = tmp_path / "w.safetensors"
+    save(start.net, path, Description("image_denoiser_base"))
+    torch.manual_seed(1)
+    task = ImageDenoising(ImageDenoiser(UNet((8, 8, 8), (1, 1, 1))), weights=str(path))
+    for p, q in zip(task.parameters(), start.parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=2**-11, atol=6e-8)
+        assert p.requires_grad
+    with pytest.raises(WeightsError, match="does not fit"):
+        build(weights="image-base")
