@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule
-from skimage.io import imread
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
 from nlden.data.augment import dihedral, noisy_rgb, noisy_yuv420
 from nlden.media.color import YCbCr
+from nlden.media.stills import read_still
 from nlden.noise.synthesis import quantize, store_yuv420
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
@@ -30,11 +30,10 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def read_rgb(path: Path) -> Tensor:
-    """Read an image file as uint8 ``(3, H, W)``; grey is repeated, alpha is dropped."""
-    pixels = torch.from_numpy(imread(path).copy())
-    if pixels.ndim == 2:
-        pixels = pixels[..., None].expand(-1, -1, 3)
-    return pixels[..., :3].permute(2, 0, 1).contiguous()
+    """Read an image file as uint8 ``(3, H, W)``; grey is repeated, alpha dropped."""
+    still = read_still(path)
+    pixels = still.pixels if still.bits == 8 else (still.pixels / 257).round().to(torch.uint8)
+    return pixels.expand(3, -1, -1).contiguous()
 
 
 class ImageBank:
@@ -153,10 +152,11 @@ class ImageDataModule(LightningDataModule):
         if trainer is None or not trainer.training or self._bank is None:
             return batch
         device = trainer.strategy.root_device
-        generator = Generator(device).manual_seed(self.seed * 1_000_003 + trainer.global_step)
+        number = trainer.current_epoch * self.batches_per_epoch + int(batch)
+        generator = Generator(device).manual_seed(self.seed * 1_000_003 + number)
         bank = self._bank.to(device)
         clean = dihedral(bank.crops(self.batch_size, self.crop, generator), generator)
-        make = noisy_rgb if trainer.global_step % 2 == 0 else noisy_yuv420
+        make = noisy_rgb if number % 2 == 0 else noisy_yuv420
         return make(clean, generator)
 
     def _validation_pairs(self) -> Sequence[Mapping[str, Any]]:
