@@ -152,7 +152,8 @@ class ImageDataModule(LightningDataModule):
         if trainer is None or not trainer.training or self._bank is None:
             return batch
         device = trainer.strategy.root_device
-        number = trainer.current_epoch * self.batches_per_epoch + int(batch)
+        # Counted over the whole training, interruptions included, and not in optimiser steps.
+        number = trainer.fit_loop.epoch_loop.batch_progress.total.ready
         generator = Generator(device).manual_seed(self.seed * 1_000_003 + number)
         bank = self._bank.to(device)
         clean = dihedral(bank.crops(self.batch_size, self.crop, generator), generator)
