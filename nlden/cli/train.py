@@ -1,11 +1,17 @@
 """``nlden train``: Lightning's command line over nlden's tasks and data."""
 
+import sys
+import warnings
+from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
 
 from lightning import LightningDataModule
 from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+import nlden.models
+from nlden.cli.errors import UsageError
 from nlden.evaluation.report import plot_curves
 from nlden.models.pretrained import Description, save
 from nlden.tasks.base import Task
@@ -14,6 +20,23 @@ from nlden.tasks.base import Task
 class TrainCLI(LightningCLI):
     """LightningCLI that publishes weights and curves when a training has ended."""
 
+    def _description(self) -> Description | None:
+        """Describe the network by its function; None if it was put together in the recipe."""
+        net = self.config[self.subcommand]["model"]["init_args"]["net"]
+        name = net["class_path"].rpartition(".")[2]
+        given = dict(net.get("init_args", {}))
+        plain = all(isinstance(v, str | float | int | bool | None) for v in given.values())
+        return Description(name, given) if plain and name in nlden.models.__all__ else None
+
+    def before_fit(self) -> None:
+        """Warn where no weights file will come of the training."""
+        if self._description() is None:
+            warnings.warn(
+                "net is put together in the recipe: its weights stay in the checkpoint; for a "
+                "weights.safetensors let net be a function of nlden.models",
+                stacklevel=1,
+            )
+
     def after_fit(self) -> None:
         """Write ``weights.safetensors`` and ``curves.png`` beside the log."""
         trainer = self.trainer
@@ -21,11 +44,17 @@ class TrainCLI(LightningCLI):
             return
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        net = self.config[self.subcommand]["model"]["init_args"]["net"]
-        arguments = dict(net.get("init_args", {}))
-        description = Description(net["class_path"].rpartition(".")[2], arguments)
-        save(self.model.net, folder / "weights.safetensors", description)
+        if (description := self._description()) is not None:
+            save(self.model.net, folder / "weights.safetensors", description)
         plot_curves(folder)
+
+
+def _one_line(error: Exception) -> str:
+    """Return what is wrong: the parser's explanation nests it, deepest is the cause."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    causes = [line for line in lines if not line.lstrip().startswith("Given value")]
+    deepest = max(causes, key=lambda line: len(line) - len(line.lstrip(" -")), default="")
+    return deepest.strip(" -") or type(error).__name__
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -33,13 +62,22 @@ def main(arguments: Sequence[str]) -> None:
 
     Args:
         arguments: what follows ``nlden train`` on the command line.
+
+    Raises:
+        UsageError: if the recipe, an option, a file or a device is not what it should be.
     """
-    TrainCLI(
-        Task,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        seed_everything_default=0,
-        save_config_kwargs={"overwrite": True},
-        args=list(arguments),
-    )
+    sys.argv = ["nlden train"]  # the parser's name in its help; it warns of other arguments
+    quiet = {"exit_on_error": False}
+    try:
+        TrainCLI(
+            Task,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={**quiet, **dict.fromkeys(LightningCLI.subcommands(), quiet)},
+            args=list(arguments),
+        )
+    except (ArgumentError, MisconfigurationException, OSError, ValueError) as error:
+        raise UsageError(f"train: {_one_line(error)}") from error

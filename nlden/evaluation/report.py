@@ -37,7 +37,7 @@ def plot_curves(folder: Path) -> Path | None:
     for name, (steps, values) in curves.items():
         axes = psnr_axes if "psnr" in name else loss_axes
         axes.plot(steps, values, label=name, linewidth=1)
-    loss_axes.set(xlabel="step", ylabel="loss", yscale="log")
+    loss_axes.set(xlabel="step", ylabel="loss")
     psnr_axes.set(xlabel="step", ylabel="PSNR (dB)")
     for axes in (loss_axes, psnr_axes):
         axes.grid(alpha=0.3)

@@ -13,9 +13,19 @@ from nlden.models.pretrained import load_weights
 from nlden.tasks.base import Task
 
 
-def charbonnier(x: Tensor, y: Tensor, eps: float = 1e-3) -> Tensor:
-    """Return the mean of ``sqrt((x - y)^2 + eps^2)``, a smooth L1 (values in [0, 1])."""
-    return torch.sqrt((x - y).square() + eps * eps).mean()
+def psnr_loss(x: Tensor, y: Tensor, eps: float = 1e-6) -> Tensor:
+    """Return the negative PSNR in dB of ``(B, C, H, W)`` in [0, 1], mean over the pictures.
+
+    The logarithm makes a picture with little noise count as much as one with much.
+
+    Args:
+        x: output.
+        y: target.
+        eps: added to the mean squared error: pictures better than ``-10 log10(eps)`` dB hardly
+            count, and a perfect one has a finite gradient.
+    """
+    error = (x - y).square().mean(dim=(1, 2, 3))
+    return 10 * torch.log10(error + eps).mean()
 
 
 class ImageDenoising(Task):
@@ -53,8 +63,8 @@ class ImageDenoising(Task):
         return self.net(noisy, sigma)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> STEP_OUTPUT:
-        """Return the Charbonnier loss."""
-        loss = charbonnier(self(batch["noisy"], batch["sigma"]), batch["clean"])
+        """Return the negative PSNR."""
+        loss = psnr_loss(self(batch["noisy"], batch["sigma"]), batch["clean"])
         self.log("train/loss", loss, prog_bar=True)
         return loss
 

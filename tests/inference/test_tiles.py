@@ -25,13 +25,15 @@ def network(x, reach, grid):
     tile=st.integers(1, 80),
     reach=st.integers(0, 5),
     grid=st.sampled_from([1, 2, 3, 8, 16]),
+    blocks=st.booleans(),
 )
-def test_tiles_give_what_the_whole_gives(size, tile, reach, grid):
+def test_tiles_give_what_the_whole_gives(size, tile, reach, grid, blocks):
     x = torch.randint(0, 100, (2, 1, *size), generator=torch.Generator().manual_seed(0)).double()
-    whole_reach = reach + grid - 1  # a position sees the boxes of all positions of its block
-    pieces = tiled(lambda y: network(y, reach, grid), x, tile, whole_reach, grid)
+    inner = grid if blocks else 1
+    whole_reach = reach + inner - 1  # a position sees the boxes of all positions of its block
+    pieces = tiled(lambda y: network(y, reach, inner), x, tile, whole_reach, grid)
     # Sums of integers are exact, but the mean of a block is rounded.
-    assert torch.allclose(pieces, network(x, reach, grid), rtol=1e-12)
+    assert torch.allclose(pieces, network(x, reach, inner), rtol=1e-12)
 
 
 @settings(deadline=None, max_examples=25)

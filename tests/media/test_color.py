@@ -31,12 +31,18 @@ def test_limited_range_bt601_is_that_of_scikit_image(photograph):
     assert np.abs(ours - theirs).max() < 1e-5
 
 
-def test_bt709_has_the_constants_of_the_recommendation():
-    expected = torch.tensor(
-        [[0.2126, 0.7152, 0.0722], [-0.1146, -0.3854, 0.5], [0.5, -0.4542, -0.0458]],
-        dtype=torch.float64,
-    )
-    assert torch.allclose(YCbCr("bt709", full_range=True).weights(), expected, atol=5e-5)
+# The rows as the recommendations print them, in four digits.
+RECOMMENDED = {
+    "bt601": [[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]],
+    "bt709": [[0.2126, 0.7152, 0.0722], [-0.1146, -0.3854, 0.5], [0.5, -0.4542, -0.0458]],
+    "bt2020": [[0.2627, 0.6780, 0.0593], [-0.1396, -0.3604, 0.5], [0.5, -0.4598, -0.0402]],
+}
+
+
+@pytest.mark.parametrize("matrix", RECOMMENDED)
+def test_matrices_have_the_constants_of_their_recommendations(matrix):
+    expected = torch.tensor(RECOMMENDED[matrix], dtype=torch.float64)
+    assert torch.allclose(YCbCr(matrix, full_range=True).weights(), expected, atol=6e-5)
 
 
 @pytest.mark.parametrize("color", ALL, ids=IDS)

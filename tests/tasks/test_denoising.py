@@ -13,7 +13,7 @@ from nlden.encoders import UNet
 from nlden.models import ImageDenoiser
 from nlden.models.pretrained import Description, WeightsError, save
 from nlden.tasks import ImageDenoising
-from nlden.tasks.denoising import charbonnier
+from nlden.tasks.denoising import psnr_loss
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +46,28 @@ def trainer(folder, **arguments):
 
 
 @settings(deadline=None, max_examples=20)
-@given(size=st.integers(1, 50), seed=st.integers(0, 99), scale=st.sampled_from([0, 1e-4, 1, 100]))
-def test_the_loss_follows_its_formula_and_is_a_smooth_l1(size, seed, scale):
-    generator = torch.Generator().manual_seed(seed)
-    x, y = (scale * torch.randn(2, size, generator=generator, dtype=torch.float64)).unbind()
-    loss = charbonnier(x, y)
-    assert loss == pytest.approx(sum((d * d + 1e-6) ** 0.5 for d in (x - y).tolist()) / size)
-    distance = (x - y).abs().mean()
-    assert distance <= loss <= distance + 1e-3 + 1e-12
+@given(
+    size=st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(7, 20), st.integers(7, 20)),
+    sigma=st.floats(0.02, 1),
+)
+def test_the_loss_is_the_negative_psnr_of_scikit_image(size, sigma):
+    x, y = torch.rand(2, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = x + sigma * (y - 0.5)
+    psnr = [
+        peak_signal_noise_ratio(a.numpy(), b.numpy(), data_range=1)
+        for a, b in zip(x, y, strict=True)
+    ]
+    assert float(psnr_loss(x, y)) == pytest.approx(-sum(psnr) / len(psnr), abs=0.2)
+    assert float(psnr_loss(x, y, eps=0)) == pytest.approx(-sum(psnr) / len(psnr), abs=1e-9)
+
+
+def test_the_loss_of_equal_pictures_is_finite_and_so_is_its_gradient():
+    x = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     z = x.clone().requires_grad_()
-    charbonnier(z, x).backward()
-    assert z.grad.isfinite().all()  # at equality too
+    loss = psnr_loss(z, x)
+    loss.backward()
+    assert float(loss) == pytest.approx(-60)
+    assert z.grad.isfinite().all()
 
 
 def test_training_on_photographs_raises_the_validated_psnr(folder):

@@ -59,6 +59,19 @@ def test_the_first_step_follows_the_formula(shape):
     assert torch.allclose(change / step, orthogonalize(flat[None])[0], atol=0.03)
 
 
+def test_the_momentum_is_that_of_nesterov():
+    weight = torch.nn.Parameter(torch.zeros(6, 8))
+    optimizer = Muon([{"params": [weight], "muon": True, "lr": 1.0}], momentum=0.7)
+    average = torch.zeros(6, 8)
+    for seed in range(4):
+        before, gradient = weight.detach().clone(), randn(6, 8, seed=seed)
+        weight.grad = gradient.clone()
+        optimizer.step()
+        average = 0.7 * average + 0.3 * gradient
+        ahead = 0.7 * average + 0.3 * gradient
+        assert torch.allclose(before - weight, orthogonalize(ahead[None])[0], atol=0.03)
+
+
 def test_kernels_of_one_shape_are_stepped_as_if_they_were_alone():
     shapes = [(4, 3, 3, 3), (4, 27), (6, 8), (4, 3, 3, 3)]
     weights = [randn(*s, seed=i) for i, s in enumerate(shapes)]
