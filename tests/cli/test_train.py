@@ -94,7 +94,8 @@ def test_a_resumed_training_goes_on_where_it_stood(options, tmp_path):
     train("fit", options, *every, "--ckpt_path", str(last))
     (second,) = set(tmp_path.rglob("metrics.csv")) - {first}
     assert steps_of(first) == {0, 1}
-    assert steps_of(second) == {2, 3, 4}
+    assert len(steps_of(second)) == 3
+    assert min(steps_of(second)) > max(steps_of(first))
 
 
 def test_nets_of_parts_train_and_say_that_no_weights_file_comes(options, tmp_path):
