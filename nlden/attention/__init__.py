@@ -1,6 +1,6 @@
 """Attention blocks: Squeeze-and-Excitation and Non-local."""
 
-from nlden.attention.non_local import NonLocal2d
+from nlden.attention.non_local import NonLocal1d, NonLocal2d, NonLocal3d
 from nlden.attention.squeeze_excitation import SqueezeExcitation
 
-__all__ = ["NonLocal2d", "SqueezeExcitation"]
+__all__ = ["NonLocal1d", "NonLocal2d", "NonLocal3d", "SqueezeExcitation"]

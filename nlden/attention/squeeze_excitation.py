@@ -1,13 +1,18 @@
 """Squeeze-and-Excitation.
 
 J. Hu, L. Shen, G. Sun: "Squeeze-and-Excitation Networks", CVPR 2018 (arXiv 1709.01507).
+With one layer instead of two: Y. Lee, J. Park: "CenterMask", CVPR 2020 (arXiv 1911.06667).
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from nlden.attention.layers import check_map, linear, pooled_mean, squeezed_width
+from nlden.attention.precision import at_least_float32, full_precision
 
 
 class SqueezeExcitation(nn.Module):
@@ -15,7 +20,7 @@ class SqueezeExcitation(nn.Module):
 
     The squeeze takes the mean of each channel; the excitation passes the means through two
     fully connected layers, ``sigmoid(fc2(relu(fc1(mean))))``, and the input is multiplied by
-    the result (equations 2 to 4 of the paper).
+    the result (equations 2 to 4 of the paper). Means and gate are computed in float32 or more.
 
     The paper's mean runs over the whole map, so the gate of a pixel depends on how much of the
     picture is looked at. With ``window`` the mean of each position runs over the ``window``
@@ -24,31 +29,64 @@ class SqueezeExcitation(nn.Module):
 
     Args:
         channels: number of channels C.
-        reduction: the squeezed width is ``channels // reduction`` (paper: 16).
-        bias: whether the two layers have biases (paper: no).
-        window: odd extent, in positions, of the mean in every direction; None is the whole map.
+        reduction: the inner width is ``channels // reduction`` (paper: 16); None is the gate of
+            CenterMask, a single layer ``fc1`` of C to C, without activation.
+        inner: the inner width itself, whatever ``reduction`` says.
+        divisor: round ``channels / reduction`` to the nearest multiple of this, at least once
+            it (paper: ``channels // reduction``; timm: 8).
+        bias: whether the layers have biases (paper: no; torchvision, timm, CenterMask: yes).
+        activation: builds what follows ``fc1``.
+        norm: builds, from the inner width, what stands between ``fc1`` and the activation and
+            sees ``(B, inner, 1, ...)``; None is nothing (paper).
+        gate: builds what ends the excitation (CenterMask: :class:`torch.nn.Hardsigmoid`).
+        maximum: squeeze to the average of mean and maximum (paper: the mean alone).
+        window: odd extent, in positions, of the squeeze in every direction; None is the whole
+            map.
 
     Shape:
         ``(B, C, *size)`` to the same, for one, two or three dimensions of size.
 
     Raises:
-        ValueError: if the squeezed width would be zero or the window is not odd and positive.
+        ValueError: if the inner width would be zero, the window is not odd and positive, a
+            single layer is given an inner width or norm, or the input is no map of C channels.
     """
 
     def __init__(
-        self, channels: int, *, reduction: int = 16, bias: bool = False, window: int | None = None
+        self,
+        channels: int,
+        *,
+        reduction: int | None = 16,
+        inner: int | None = None,
+        divisor: int | None = None,
+        bias: bool = False,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        norm: Callable[[int], nn.Module] | None = None,
+        gate: Callable[[], nn.Module] = nn.Sigmoid,
+        maximum: bool = False,
+        window: int | None = None,
     ) -> None:
         super().__init__()
-        if reduction < 1 or channels // reduction < 1:
-            raise ValueError(
-                f"reduction={reduction} leaves no channel of channels={channels}; "
-                f"it must lie in 1..{channels}"
-            )
         if window is not None and (window < 1 or window % 2 == 0):
             raise ValueError(f"window={window} must be a positive odd number or None")
+        self.channels = channels
+        self.maximum = maximum
         self.window = window
-        self.fc1 = nn.Linear(channels, channels // reduction, bias=bias)
-        self.fc2 = nn.Linear(channels // reduction, channels, bias=bias)
+        self.fc2: nn.Linear | None = None
+        self.norm: nn.Module | None = None
+        if reduction is None:
+            if inner is not None or divisor is not None or norm is not None:
+                raise ValueError(
+                    f"reduction=None is a single layer: inner={inner}, divisor={divisor} and "
+                    f"norm={norm} must be None"
+                )
+            self.fc1 = nn.Linear(channels, channels, bias=bias)
+        else:
+            inner = squeezed_width(channels, reduction, inner, divisor)
+            self.fc1 = nn.Linear(channels, inner, bias=bias)
+            self.norm = None if norm is None else norm(inner)
+            self.activation = activation()
+            self.fc2 = nn.Linear(inner, channels, bias=bias)
+        self.gate = gate()
 
     @property
     def reach(self) -> int | None:
@@ -56,23 +94,42 @@ class SqueezeExcitation(nn.Module):
         return None if self.window is None else self.window // 2
 
     def squeeze(self, x: Tensor) -> Tensor:
-        """Return the channel means, ``(B, C, 1, ...)`` or, with a window, ``(B, C, *size)``."""
+        """Return the squeezed map, ``(B, C, 1, ...)`` or, with a window, ``(B, C, *size)``."""
         if self.window is None:
-            return x.mean(dim=tuple(range(2, x.ndim)), keepdim=True)
-        # The mean over a box is the mean along one axis after the other.
+            size = tuple(range(2, x.ndim))
+            mean = pooled_mean(x, size)
+            return (mean + x.amax(size, keepdim=True)) / 2 if self.maximum else mean
+        # The mean over a box is the mean along one axis after the other; so is the maximum.
+        mean = largest = at_least_float32(x)
         for axis in range(2, x.ndim):
-            x = _mean_along(x, axis, self.window)
-        return x
+            mean = _pool_along(mean, axis, self.window, _mean)
+        if not self.maximum:
+            return mean
+        for axis in range(2, x.ndim):
+            largest = _pool_along(largest, axis, self.window, F.max_pool2d)
+        return (mean + largest) / 2
+
+    def excite(self, squeezed: Tensor) -> Tensor:
+        """Return the gate, of the shape of what has been squeezed."""
+        y = linear(self.fc1, squeezed.movedim(1, -1))
+        if self.fc2 is not None:
+            if self.norm is not None:
+                y = self.norm(y.movedim(-1, 1).to(self.fc1.weight.dtype)).movedim(1, -1)
+            y = linear(self.fc2, self.activation(y.to(squeezed.dtype)))
+        return self.gate(y).movedim(-1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` times its gate."""
-        mean = self.squeeze(x).movedim(1, -1)
-        gate = torch.sigmoid(self.fc2(F.relu(self.fc1(mean))))
-        return x * gate.movedim(-1, 1)
+        check_map(x, self.channels)
+        with full_precision(x):
+            return (x * self.excite(self.squeeze(x))).to(x.dtype)
 
 
-def _mean_along(x: Tensor, axis: int, window: int) -> Tensor:
-    """Return the mean over the positions of a centred window that lie inside the map."""
+_mean = partial(F.avg_pool2d, count_include_pad=False)
+
+
+def _pool_along(x: Tensor, axis: int, window: int, pool: Callable[..., Tensor]) -> Tensor:
+    """Pool over the positions of a centred window, along one axis, that lie inside the map."""
     batch, channels, *_ = x.shape
     before, size, after = math.prod(x.shape[2:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
     if axis == x.ndim - 1:
@@ -80,5 +137,4 @@ def _mean_along(x: Tensor, axis: int, window: int) -> Tensor:
     else:
         flat, kernel = x.reshape(batch, channels * before, size, after), (window, 1)
     padding = (kernel[0] // 2, kernel[1] // 2)
-    mean = F.avg_pool2d(flat, kernel, stride=1, padding=padding, count_include_pad=False)
-    return mean.reshape(x.shape)
+    return pool(flat, kernel, stride=1, padding=padding).reshape(x.shape)

@@ -3,57 +3,98 @@
 The map is cut into blocks whose corners lie at multiples of the block's extent, counted from
 the map's first position. Every position of a block looks at the same neighbourhood, the block
 widened by a halo on all sides, so that the cost is positions times neighbourhood and the
-neighbours come from plain memory copies.
+neighbours come from plain memory copies. All functions take maps of any number of dimensions.
 """
+
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def to_blocks(x: Tensor, block: int, halo: int = 0) -> Tensor:
+def cut(x: Tensor, block: Sequence[int], halo: Sequence[int]) -> Tensor:
     """Cut a map into blocks, each widened by a halo; zeros stand where the map has ended.
 
     Args:
-        x: ``(B, C, H, W)``.
-        block: extent of a block, in positions.
+        x: ``(B, C, *size)``.
+        block: extents of a block, in positions.
         halo: positions added on each side.
 
     Returns:
-        ``(B * blocks, N, C)`` with ``N = (block + 2 * halo) ** 2``; blocks in reading order.
+        ``(B, C, *counts, *extents)`` with ``extents = block + 2 * halo``: a view of the padded
+        map, in which neighbours overlap.
     """
-    batch, channels, height, width = x.shape
-    below, right = -height % block, -width % block
-    x = F.pad(x, (halo, halo + right, halo, halo + below))
-    extent = block + 2 * halo
-    x = x.unfold(2, extent, block).unfold(3, extent, block)  # (B, C, rows, columns, e, e)
-    rows, columns = x.shape[2], x.shape[3]
-    return x.permute(0, 2, 3, 4, 5, 1).reshape(batch * rows * columns, extent * extent, channels)
+    padding: list[int] = []
+    for size, b, h in zip(x.shape[2:], block, halo, strict=True):
+        padding = [h, h + -size % b, *padding]  # F.pad counts from the last dimension
+    x = F.pad(x, padding)
+    for axis, (b, h) in enumerate(zip(block, halo, strict=True), start=2):
+        x = x.unfold(axis, b + 2 * h, b)
+    return x
 
 
-def from_blocks(blocks: Tensor, block: int, size: tuple[int, int]) -> Tensor:
+def rows(x: Tensor) -> Tensor:
+    """Copy cut blocks to rows of features: ``(B, C, *counts, *extents)`` to ``(B * blocks, N, C)``.
+
+    Blocks and the positions of a block stand in reading order.
+    """
+    dims = (x.ndim - 2) // 2
+    extents = math.prod(x.shape[2 + dims :])
+    return x.movedim(1, -1).reshape(-1, extents, x.shape[1])
+
+
+def to_blocks(x: Tensor, block: Sequence[int], halo: Sequence[int]) -> Tensor:
+    """Return ``rows(cut(x, block, halo))``."""
+    return rows(cut(x, block, halo))
+
+
+def from_blocks(blocks: Tensor, block: Sequence[int], size: Sequence[int]) -> Tensor:
     """Put blocks without halo back together: the inverse of :func:`to_blocks`.
 
     Args:
-        blocks: ``(B * blocks, block * block, C)`` in reading order.
-        block: extent of a block.
-        size: height and width of the map.
+        blocks: ``(B * blocks, N, C)`` in reading order, with N the positions of a block.
+        block: extents of a block.
+        size: extents of the map.
 
     Returns:
-        ``(B, C, H, W)``.
+        ``(B, C, *size)``.
     """
-    height, width = size
-    rows, columns = -(-height // block), -(-width // block)
-    x = blocks.unflatten(0, (-1, rows, columns)).unflatten(3, (block, block))
-    x = x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
-    return x[:, :, :height, :width]
+    dims = len(block)
+    counts = [-(-s // b) for s, b in zip(size, block, strict=True)]
+    x = blocks.reshape(-1, *counts, *block, blocks.shape[2])
+    order = [axis + 1 + part * dims for axis in range(dims) for part in range(2)]
+    x = x.permute(0, 2 * dims + 1, *order)
+    x = x.reshape(*x.shape[:2], *(c * b for c, b in zip(counts, block, strict=True)))
+    for axis, extent in enumerate(size, start=2):
+        x = x.narrow(axis, 0, extent)
+    return x
 
 
-def inside(size: tuple[int, int], block: int, halo: int, device: torch.device) -> Tensor:
+def inside(
+    size: Sequence[int], block: Sequence[int], halo: Sequence[int], device: torch.device
+) -> Tensor:
     """Tell which positions of each widened block lie inside the map.
 
     Returns:
-        Boolean ``(blocks, N)``, in the order of :func:`to_blocks`.
+        Boolean ``(1, 1, *counts, *extents)``, as :func:`cut` gives it.
     """
-    ones = torch.ones((1, 1, *size), device=device)
-    return to_blocks(ones, block, halo)[..., 0] > 0
+    return cut(torch.ones((1, 1, *size), device=device), block, halo) > 0
+
+
+def pieces(counts: Sequence[int], limit: int) -> Iterator[tuple[slice, ...]]:
+    """Split a grid of blocks into boxes of at most ``limit`` blocks (at least one), in order.
+
+    A box spans several rows of the first dimension, or one row and a box of the dimensions that
+    follow.
+    """
+    rest = math.prod(counts[1:])
+    if rest > limit and len(counts) > 1:
+        for first in range(counts[0]):
+            for box in pieces(counts[1:], limit):
+                yield slice(first, first + 1), *box
+        return
+    step = max(1, limit // max(1, rest))
+    for first in range(0, counts[0], step):
+        yield slice(first, first + step), *(slice(None) for _ in counts[1:])

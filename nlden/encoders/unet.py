@@ -111,7 +111,7 @@ class UNet(nn.Module):
     def grid(self) -> int:
         """Multiples of this are corners of blocks of every window, and of the coarsest level."""
         blocks = [m.block for m in self.modules() if isinstance(m, NonLocal2d) and m.window]
-        return self.stride * math.lcm(1, *blocks)
+        return self.stride * math.lcm(1, *(extent for block in blocks for extent in block))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the refined features."""

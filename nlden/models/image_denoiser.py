@@ -117,6 +117,8 @@ def image_denoiser_base() -> ImageDenoiser:
             (64, 96, 192),
             (1, 2, 1),
             gate=partial(SqueezeExcitation, window=9),
-            bottleneck=partial(NonLocal2d, scale=True, bias=False, window=16, block=8),
+            bottleneck=partial(
+                NonLocal2d, scale="inner", bias=False, norm=None, window=16, block=8, clip=True
+            ),
         )
     )

@@ -35,7 +35,9 @@ def network():
         (8, 8),
         (1, 1),
         gate=partial(SqueezeExcitation, reduction=2, window=3),
-        bottleneck=partial(NonLocal2d, scale=True, bias=False, window=8, block=4),
+        bottleneck=partial(
+            NonLocal2d, scale="inner", bias=False, norm=None, clip=True, window=8, block=4
+        ),
     )
     torch.nn.init.normal_(body.coarsest[1].out.weight)
     return Listening(body).requires_grad_(False)
@@ -149,7 +151,9 @@ def test_the_planes_of_420_are_told_their_own_levels(denoiser, network):
 
 
 def test_without_a_reach_the_picture_stays_whole():
-    whole = Listening(UNet((8,), (1,), bottleneck=NonLocal2d)).requires_grad_(False)
+    whole = Listening(UNet((8,), (1,), bottleneck=partial(NonLocal2d, norm=None))).requires_grad_(
+        False
+    )
     planes = values("yuv420", (90, 70))
     PlaneDenoiser(whole, CPU, torch.float32, 16).change(planes, "yuv420", COLOR, Levels(0.1, 0.1))
     assert whole.heard[0].shape == (1, 6, 45, 35)

@@ -66,7 +66,9 @@ def small():
             (8, 8, 16),
             (1, 1, 1),
             gate=partial(SqueezeExcitation, reduction=4, window=3),
-            bottleneck=partial(NonLocal2d, scale=True, bias=False, window=8, block=4),
+            bottleneck=partial(
+                NonLocal2d, scale="inner", bias=False, norm=None, clip=True, window=8, block=4
+            ),
         )
     )
     torch.nn.init.normal_(network.body.coarsest[1].out.weight)
@@ -164,7 +166,7 @@ def test_the_shape_is_told_when_it_is_refused(small, shape):
 def test_reach_counts_stem_and_tail(small):
     assert small.reach == small.body.reach + 2
     assert small.grid == small.body.grid == 16
-    whole = ImageDenoiser(UNet((8,), (1,), bottleneck=NonLocal2d))
+    whole = ImageDenoiser(UNet((8,), (1,), bottleneck=partial(NonLocal2d, norm=None)))
     assert whole.reach is None
 
 

@@ -1,0 +1,96 @@
+"""What the blocks share: checks of arguments and inputs, widths, and layers in full precision."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+BATCH_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+DROPOUTS = {1: nn.Dropout1d, 2: nn.Dropout2d, 3: nn.Dropout3d}
+
+
+def check_map(x: Tensor, channels: int | None = None, dimensions: int | None = None) -> None:
+    """Refuse what is not a map.
+
+    Args:
+        x: what has been given for ``(B, C, *size)``.
+        channels: the C that is wanted; None: any.
+        dimensions: how many dimensions of size are wanted; None: one, two or three.
+
+    Raises:
+        ValueError: if rank or channels are others.
+    """
+    allowed = (1, 2, 3) if dimensions is None else (dimensions,)
+    if x.ndim - 2 not in allowed or channels not in (None, x.shape[1]):
+        wanted = "C" if channels is None else channels
+        count = " or ".join(map(str, allowed))
+        raise ValueError(
+            f"x of shape {tuple(x.shape)} must be (B, {wanted}, *size) "
+            f"with {count} dimensions of size"
+        )
+
+
+def check_dimensions(dimensions: int) -> None:
+    """Refuse other numbers of dimensions than 1, 2 and 3 with a ValueError."""
+    if dimensions not in CONVOLUTIONS:
+        raise ValueError(f"dimensions={dimensions} must be 1, 2 or 3")
+
+
+def squeezed_width(
+    channels: int, reduction: int, inner: int | None = None, divisor: int | None = None
+) -> int:
+    """Return the inner width of a gate.
+
+    Args:
+        channels: number of channels C.
+        reduction: the width is ``channels // reduction``.
+        inner: the width itself, which goes before ``reduction``.
+        divisor: round ``channels / reduction`` to the nearest multiple of this, halves up, and
+            not below it.
+
+    Raises:
+        ValueError: for arguments below one and a reduction that leaves no channel.
+    """
+    for name, value in (("channels", channels), ("inner", inner), ("divisor", divisor)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
+    if inner is not None:
+        return inner
+    if reduction < 1 or (divisor is None and reduction > channels):
+        raise ValueError(
+            f"reduction={reduction} leaves no channel of channels={channels}; "
+            f"it must lie in 1..{channels}"
+        )
+    if divisor is None:
+        return channels // reduction
+    return max(divisor, int(channels / reduction + divisor / 2) // divisor * divisor)
+
+
+def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Apply a fully connected layer in the precision of ``x``."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(x, layer.weight.to(x.dtype), bias)
+
+
+def batch_norm(layer: _BatchNorm, x: Tensor) -> Tensor:
+    """Apply a batch norm; with fixed statistics, in the precision of ``x``."""
+    if layer.training:  # torch updates the statistics only in the precision of the layer
+        return layer(x.to(layer.weight.dtype)).to(x.dtype)
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    mean, var, weight, bias = (
+        t.to(x.dtype) for t in (layer.running_mean, layer.running_var, layer.weight, layer.bias)
+    )
+    return F.batch_norm(x, mean, var, weight, bias, eps=layer.eps)
+
+
+def spread(gate: Tensor, x: Tensor) -> Tensor:
+    """Give ``(B, C)`` the trailing dimensions of size one that it needs beside ``x``."""
+    return gate.reshape(*gate.shape, *[1] * (x.ndim - gate.ndim))
+
+
+def pooled_mean(x: Tensor, dim: tuple[int, ...]) -> Tensor:
+    """Return the mean over ``dim``, kept as size one, summed in float32 or more."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return x.mean(dim, keepdim=True, dtype=dtype)
