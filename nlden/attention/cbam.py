@@ -17,15 +17,12 @@ from nlden.attention.layers import (
     check_dimensions,
     check_map,
     linear,
+    pooled_maximum,
     pooled_mean,
     spread,
     squeezed_width,
 )
 from nlden.attention.precision import at_least_float32, full_precision
-
-
-def _largest(x: Tensor, dim: tuple[int, ...]) -> Tensor:
-    return at_least_float32(x.amax(dim, keepdim=True))
 
 
 def _norm(x: Tensor, dim: tuple[int, ...]) -> Tensor:
@@ -37,7 +34,7 @@ def _log_sum_exp(x: Tensor, dim: tuple[int, ...]) -> Tensor:
     return torch.logsumexp(at_least_float32(x), dim, keepdim=True)
 
 
-_PLANES = {"avg": pooled_mean, "max": _largest}
+_PLANES = {"avg": pooled_mean, "max": pooled_maximum}
 _POOLS = _PLANES | {"lp": _norm, "lse": _log_sum_exp}
 
 

@@ -12,8 +12,6 @@ takes two prefix sums. Autograd's backward of prefix sums and gathers is of the 
 import torch
 from torch import Tensor
 
-from nlden.attention.affinity import tracing
-
 
 def concatenation(a: Tensor, b: Tensor, value: Tensor) -> Tensor:
     """Return ``sum_j relu(a_i + b_j) v_j``.
@@ -29,11 +27,11 @@ def concatenation(a: Tensor, b: Tensor, value: Tensor) -> Tensor:
         ``(B, N, E)`` in the precision of ``value``.
     """
     falling, order = b.sort(dim=1, descending=True)
-    count = _active_by_rank(a, b) if tracing() else _active(a, falling)
-    sorted_value = value.gather(1, order.unsqueeze(2).expand_as(value))
+    count = _active_by_rank(a, b) if torch.compiler.is_exporting() else _active(a, falling)
+    sorted_value = value.mT.gather(2, order.unsqueeze(1).expand(-1, value.shape[2], -1))
     plain = _prefix(sorted_value, count)
-    weighted = _prefix(falling.unsqueeze(2) * sorted_value, count)
-    return (a.unsqueeze(2) * plain + weighted).to(value.dtype)
+    weighted = _prefix(falling.unsqueeze(1) * sorted_value, count)
+    return (a.unsqueeze(1) * plain + weighted).to(value.dtype).mT
 
 
 def _active(a: Tensor, falling: Tensor) -> Tensor:
@@ -44,16 +42,15 @@ def _active(a: Tensor, falling: Tensor) -> Tensor:
 
 def _active_by_rank(a: Tensor, b: Tensor) -> Tensor:
     """Count as :func:`_active` does, with sorts alone: ONNX knows no binary search."""
-    keys = b.shape[1]
-    # Queries stand first, so that a stable sort puts them before keys of equal value.
     joint = torch.cat([-a.detach(), b.detach()], dim=1)
-    rank = joint.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    own = (-a.detach()).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return (rank[:, : joint.shape[1] - keys] - own).clamp(0, keys)
+    order = joint.argsort(dim=1, descending=True)
+    keys_so_far = (order >= a.shape[1]).long().cumsum(dim=1)
+    rank = order.argsort(dim=1)[:, : a.shape[1]]
+    return keys_so_far.gather(1, rank)
 
 
 def _prefix(x: Tensor, count: Tensor) -> Tensor:
-    """Return the sums ``(B, N, E)`` of the first ``count`` ``(B, N)`` of ``x`` ``(B, M, E)``."""
-    sums = x.double().cumsum(dim=1)
-    index = (count - 1).clamp(min=0).unsqueeze(2).expand(-1, -1, x.shape[2])
-    return sums.gather(1, index) * (count > 0).unsqueeze(2)
+    """Return the sums ``(B, E, N)`` of the first ``count`` ``(B, N)`` of ``x`` ``(B, E, M)``."""
+    sums = x.double().cumsum(dim=2)
+    index = (count - 1).clamp(min=0).unsqueeze(1).expand(-1, x.shape[1], -1)
+    return sums.gather(2, index) * (count > 0).unsqueeze(1)

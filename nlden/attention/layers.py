@@ -5,6 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nlden.attention.precision import at_least_float32
+
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 BATCH_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 DROPOUTS = {1: nn.Dropout1d, 2: nn.Dropout2d, 3: nn.Dropout3d}
@@ -74,15 +76,20 @@ def linear(layer: nn.Linear, x: Tensor) -> Tensor:
 
 
 def batch_norm(layer: _BatchNorm, x: Tensor) -> Tensor:
-    """Apply a batch norm; with fixed statistics, in the precision of ``x``."""
-    if layer.training:  # torch updates the statistics only in the precision of the layer
+    """Apply a batch norm in the precision of ``x``, in training and with fixed statistics."""
+    if layer.weight is None or layer.weight.dtype == x.dtype:
+        return layer(x)
+    running_mean, running_var, momentum = layer.running_mean, layer.running_var, layer.momentum
+    if running_mean is None or running_var is None or momentum is None:
         return layer(x.to(layer.weight.dtype)).to(x.dtype)
-    assert layer.running_mean is not None
-    assert layer.running_var is not None
-    mean, var, weight, bias = (
-        t.to(x.dtype) for t in (layer.running_mean, layer.running_var, layer.weight, layer.bias)
-    )
-    return F.batch_norm(x, mean, var, weight, bias, eps=layer.eps)
+    kept = (running_mean, running_var)
+    mean, var, weight, bias = (t.to(x.dtype) for t in (*kept, layer.weight, layer.bias))
+    y = F.batch_norm(x, mean, var, weight, bias, layer.training, momentum, layer.eps)
+    if layer.training and layer.num_batches_tracked is not None:
+        layer.num_batches_tracked.add_(1)
+        for old, new in zip(kept, (mean, var), strict=True):
+            old.copy_(new)
+    return y
 
 
 def spread(gate: Tensor, x: Tensor) -> Tensor:
@@ -94,3 +101,15 @@ def pooled_mean(x: Tensor, dim: tuple[int, ...]) -> Tensor:
     """Return the mean over ``dim``, kept as size one, summed in float32 or more."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     return x.mean(dim, keepdim=True, dtype=dtype)
+
+
+def pooled_maximum(x: Tensor, dim: tuple[int, ...]) -> Tensor:
+    """Return the maximum over neighbouring ``dim``, kept as size one, in float32 or more.
+
+    The gradient goes to the place of the maximum. ``amax`` would look for that place once more
+    in the backward pass, and a compiler that rounds to half precision in one pass but not in the
+    other makes it find none and divide by zero.
+    """
+    largest = x.flatten(dim[0], dim[-1]).max(dim[0], keepdim=True).values
+    size = [1 if axis in dim else extent for axis, extent in enumerate(x.shape)]
+    return at_least_float32(largest).reshape(size)

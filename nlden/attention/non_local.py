@@ -252,8 +252,8 @@ class NonLocal(nn.Module):
     def _terms(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``a`` and ``b`` of ``relu(a_i + b_j)``: the halves of w_f with theta and phi."""
         assert self.concat is not None
-        of_query, of_key = self.concat.weight.to(query.dtype).view(2, -1)
-        return query @ of_query, key @ of_key
+        of_query, of_key = self.concat.weight.to(query.dtype).view(2, -1, 1)
+        return (query @ of_query).squeeze(2), (key @ of_key).squeeze(2)
 
     def _aggregate(
         self, query: Tensor, key: Tensor, value: Tensor, count: Tensor | int, mask: Tensor | None

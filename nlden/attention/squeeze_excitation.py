@@ -10,8 +10,16 @@ from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from nlden.attention.layers import check_map, linear, pooled_mean, squeezed_width
+from nlden.attention.layers import (
+    batch_norm,
+    check_map,
+    linear,
+    pooled_maximum,
+    pooled_mean,
+    squeezed_width,
+)
 from nlden.attention.precision import at_least_float32, full_precision
 
 
@@ -36,8 +44,8 @@ class SqueezeExcitation(nn.Module):
             it (paper: ``channels // reduction``; timm: 8).
         bias: whether the layers have biases (paper: no; torchvision, timm, CenterMask: yes).
         activation: builds what follows ``fc1``.
-        norm: builds, from the inner width, what stands between ``fc1`` and the activation and
-            sees ``(B, inner, 1, ...)``; None is nothing (paper).
+        norm: builds, from the inner width, the batch norm between ``fc1`` and the activation;
+            None is nothing (paper).
         gate: builds what ends the excitation (CenterMask: :class:`torch.nn.Hardsigmoid`).
         maximum: squeeze to the average of mean and maximum (paper: the mean alone).
         window: odd extent, in positions, of the squeeze in every direction; None is the whole
@@ -60,7 +68,7 @@ class SqueezeExcitation(nn.Module):
         divisor: int | None = None,
         bias: bool = False,
         activation: Callable[[], nn.Module] = nn.ReLU,
-        norm: Callable[[int], nn.Module] | None = None,
+        norm: Callable[[int], _BatchNorm] | None = None,
         gate: Callable[[], nn.Module] = nn.Sigmoid,
         maximum: bool = False,
         window: int | None = None,
@@ -72,7 +80,7 @@ class SqueezeExcitation(nn.Module):
         self.maximum = maximum
         self.window = window
         self.fc2: nn.Linear | None = None
-        self.norm: nn.Module | None = None
+        self.norm: _BatchNorm | None = None
         if reduction is None:
             if inner is not None or divisor is not None or norm is not None:
                 raise ValueError(
@@ -98,7 +106,7 @@ class SqueezeExcitation(nn.Module):
         if self.window is None:
             size = tuple(range(2, x.ndim))
             mean = pooled_mean(x, size)
-            return (mean + x.amax(size, keepdim=True)) / 2 if self.maximum else mean
+            return (mean + pooled_maximum(x, size)) / 2 if self.maximum else mean
         # The mean over a box is the mean along one axis after the other; so is the maximum.
         mean = largest = at_least_float32(x)
         for axis in range(2, x.ndim):
@@ -114,8 +122,8 @@ class SqueezeExcitation(nn.Module):
         y = linear(self.fc1, squeezed.movedim(1, -1))
         if self.fc2 is not None:
             if self.norm is not None:
-                y = self.norm(y.movedim(-1, 1).to(self.fc1.weight.dtype)).movedim(1, -1)
-            y = linear(self.fc2, self.activation(y.to(squeezed.dtype)))
+                y = batch_norm(self.norm, y.movedim(-1, 1)).movedim(1, -1)
+            y = linear(self.fc2, self.activation(y))
         return self.gate(y).movedim(-1, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -26,9 +26,8 @@ def cut(x: Tensor, block: Sequence[int], halo: Sequence[int]) -> Tensor:
         ``(B, C, *counts, *extents)`` with ``extents = block + 2 * halo``: a view of the padded
         map, in which neighbours overlap.
     """
-    padding: list[int] = []
-    for size, b, h in zip(x.shape[2:], block, halo, strict=True):
-        padding = [h, h + -size % b, *padding]  # F.pad counts from the last dimension
+    # A block less one position at the end is enough for any size; unfold leaves the surplus.
+    padding = [p for b, h in zip(block, halo, strict=True) for p in (h + b - 1, h)][::-1]
     x = F.pad(x, padding)
     for axis, (b, h) in enumerate(zip(block, halo, strict=True), start=2):
         x = x.unfold(axis, b + 2 * h, b)
@@ -62,13 +61,17 @@ def from_blocks(blocks: Tensor, block: Sequence[int], size: Sequence[int]) -> Te
         ``(B, C, *size)``.
     """
     dims = len(block)
-    counts = [-(-s // b) for s, b in zip(size, block, strict=True)]
+    counts = [(s + b - 1) // b for s, b in zip(size, block, strict=True)]
     x = blocks.reshape(-1, *counts, *block, blocks.shape[2])
     order = [axis + 1 + part * dims for axis in range(dims) for part in range(2)]
     x = x.permute(0, 2 * dims + 1, *order)
     x = x.reshape(*x.shape[:2], *(c * b for c, b in zip(counts, block, strict=True)))
     for axis, extent in enumerate(size, start=2):
-        x = x.narrow(axis, 0, extent)
+        if torch.compiler.is_exporting():
+            # That slices end inside the map is beyond the exporter's algebra.
+            x = x.index_select(axis, torch.arange(extent, device=x.device))
+        else:
+            x = x.narrow(axis, 0, extent)
     return x
 
 

@@ -35,10 +35,12 @@ def test_it_is_the_sum_over_all_pairs_with_all_gradients(sizes, ties, ranks, see
     inputs = [t.requires_grad_() for t in (a, b, value)]
     with pytest.MonkeyPatch.context() as patch:
         if ranks:
-            patch.setattr(module, "tracing", lambda: True)
+            patch.setattr(module, "_active", lambda *_: module._active_by_rank(*inputs[:2]))
         ours = concatenation(*inputs)
     expected = direct(*inputs)
     assert torch.allclose(ours, expected, rtol=1e-9, atol=1e-12)
+    if ties and ranks:
+        return  # where relu has a corner, its gradient is the sort's choice
     got = torch.autograd.grad(ours, inputs, cotangent)
     want = torch.autograd.grad(expected, inputs, cotangent)
     for x, y in zip(got, want, strict=True):

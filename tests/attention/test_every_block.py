@@ -1,6 +1,6 @@
 """What every block must do: the sizes, precisions and ways to run it that are promised."""
 
-from functools import partial
+from functools import cache
 
 import numpy as np
 import pytest
@@ -16,13 +16,14 @@ from nlden.attention.dual_attention import (
     PositionAttention,
 )
 from nlden.attention.global_context import GlobalContext
+from nlden.attention.layers import BATCH_NORMS
 from nlden.attention.squeeze_excitation import SqueezeExcitation
 
 # Each builds a block for C channels and a number of dimensions.
 BLOCKS = {
     "squeeze_excitation": lambda c, _: SqueezeExcitation(c, reduction=4),
-    "squeeze_excitation_all": lambda c, _: SqueezeExcitation(
-        c, inner=3, bias=True, norm=partial(nn.GroupNorm, 1), maximum=True
+    "squeeze_excitation_all": lambda c, d: SqueezeExcitation(
+        c, inner=3, bias=True, norm=BATCH_NORMS[d], maximum=True
     ),
     "squeeze_excitation_window": lambda c, _: SqueezeExcitation(
         c, reduction=4, maximum=True, window=5
@@ -39,7 +40,8 @@ BLOCKS = {
     "cbam_norm": lambda c, d: CBAM(c, reduction=4, bias=True, norm=True, dimensions=d),
     "cbam_light": lambda c, d: CBAM(c, reduction=4, merge=True, norm=True, dimensions=d),
     "global_context": lambda c, _: GlobalContext(c, reduction=4),
-    "global_context_all": lambda c, _: GlobalContext(c, reduction=4, attention=False, scale=True),
+    "global_context_all": lambda c, _: GlobalContext(c, reduction=4, scale=True),
+    "global_context_mean": lambda c, _: GlobalContext(c, reduction=4, attention=False),
     "position_attention": lambda c, _: PositionAttention(c),
     "channel_attention": lambda _c, _: ChannelAttention(),
     "channel_attention_inverted": lambda _c, _: ChannelAttention(inverted=True),
@@ -50,8 +52,20 @@ BLOCKS = {
 ANY_CHANNELS = {"spatial_gate", "channel_attention", "channel_attention_inverted"}
 # Those that return three tensors of another shape.
 HEADS = {"dual_attention_head"}
+# Those whose graph is that of another with less in it.
+PARTS = {
+    "squeeze_excitation",
+    "channel_gate",
+    "cbam",
+    "cbam_light",
+    "global_context",
+    "global_context_mean",
+    "channel_attention",
+    "dual_attention",
+}
 
 every_block = pytest.mark.parametrize("name", BLOCKS)
+every_graph = pytest.mark.parametrize("name", [name for name in BLOCKS if name not in PARTS])
 
 
 def build(name, channels=8, dimensions=2, *, active=True):
@@ -106,12 +120,13 @@ def test_dimensions_are_one_implementation(name):
         pytest.skip("its convolution has a kernel in every dimension")
     if name == "squeeze_excitation_window":
         pytest.skip("its window does not reach beyond a line")
-    block = build(name).double()
     x = randn(2, 8, 12, dtype=torch.float64)
-    for size in ((3, 4), (2, 3, 2)):
-        torch.testing.assert_close(
-            block(x.reshape(2, 8, *size)).flatten(2), block(x), rtol=1e-9, atol=1e-11
-        )
+    line, *others = (
+        build(name, dimensions=len(size)).double()(x.reshape(2, 8, *size)).flatten(2)
+        for size in ((12,), (3, 4), (2, 3, 2))
+    )
+    for other in others:
+        torch.testing.assert_close(other, line, rtol=1e-9, atol=1e-11)
 
 
 @every_block
@@ -173,7 +188,7 @@ def test_autocast_keeps_the_precision_of_what_decides(name, dtype):
     assert (half - expected).norm() <= 0.02 * expected.norm()
 
 
-@every_block
+@every_graph
 def test_compiles_into_one_graph(name):
     torch.compiler.reset()
     block = build(name)
@@ -186,28 +201,27 @@ def test_compiles_into_one_graph(name):
         torch.testing.assert_close(got, want)
 
 
-def dynamic():
-    return ({2: torch.export.Dim("height", min=2, max=512), 3: torch.export.Dim("width", min=2)},)
+@cache
+def exported(name):
+    size = {2: torch.export.Dim("height", min=2, max=512), 3: torch.export.Dim("width", min=2)}
+    return torch.export.export(build(name), (randn(2, 8, 6, 7),), dynamic_shapes=(size,))
 
 
-@every_block
+@every_graph
 def test_exports_with_any_height_and_width(name):
-    block = build(name)
-    program = torch.export.export(block, (randn(2, 8, 6, 7),), dynamic_shapes=dynamic())
+    block, program = build(name), exported(name)
     for size in ((6, 7), (9, 4), (2, 13)):
         x = randn(2, 8, *size)
         torch.testing.assert_close(joined(program.module()(x)), joined(block(x)))
 
 
-@every_block
+@every_graph
 def test_onnx_with_any_height_and_width(name, tmp_path):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
     block = build(name)
     path = tmp_path / "block.onnx"
-    torch.onnx.export(
-        block, (randn(2, 8, 6, 7),), path, dynamic_shapes=dynamic(), dynamo=True, verbose=False
-    )
+    torch.onnx.export(exported(name), (), path, dynamo=True, verbose=False)
     session = runtime.InferenceSession(path)
     for size in ((6, 7), (9, 4), (2, 13)):
         x = randn(2, 8, *size)

@@ -1,13 +1,34 @@
+import itertools
+
 import pytest
+import timm.layers
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from nlden.attention import SqueezeExcitation
 
 
 def randn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def adopt(block, reference):
+    """Take the parameters of a reference, whose layers are 1x1 convolutions, in their order."""
+    for own, theirs in zip(block.parameters(), reference.parameters(), strict=True):
+        own.data = theirs.data.reshape(own.shape).clone()
+
+
+def same_with_gradients(got, want, inputs, pairs=()):
+    """Compare outputs and their gradients by shared inputs and by pairs of parameters."""
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12)
+    cotangent = randn(*want.shape, seed=9)
+    ours = torch.autograd.grad(got, [*inputs, *(a for a, _ in pairs)], cotangent)
+    theirs = torch.autograd.grad(want, [*inputs, *(b for _, b in pairs)], cotangent)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b.reshape(a.shape), rtol=1e-9, atol=1e-12)
 
 
 @settings(deadline=None, max_examples=25)
@@ -65,3 +86,97 @@ def test_precision_is_that_of_the_input(window):
 def test_defaults_are_those_of_the_paper():
     names = {k: tuple(v.shape) for k, v in SqueezeExcitation(32).state_dict().items()}
     assert names == {"fc1.weight": (2, 32), "fc2.weight": (32, 2)}
+
+
+@pytest.mark.parametrize("maximum", [False, True])
+@pytest.mark.parametrize("size", [(5,), (4, 3), (2, 3, 4), (1, 1)])
+@pytest.mark.parametrize("window", [None, 3])
+def test_the_formula_with_all_gradients(window, size, maximum):
+    block = SqueezeExcitation(8, inner=3, bias=True, maximum=maximum, window=window).double()
+    x = randn(2, 8, *size).requires_grad_()
+    expected = torch.empty_like(x)
+    for position in itertools.product(*map(range, size)):
+        reach = max(size) if window is None else window // 2
+        box = tuple(slice(max(0, p - reach), p + reach + 1) for p in position)
+        seen = x[(slice(None), slice(None), *box)].flatten(2)
+        z = (seen.mean(2) + seen.amax(2)) / 2 if maximum else seen.mean(2)
+        hidden = (z @ block.fc1.weight.T + block.fc1.bias).clamp(min=0)
+        logits = hidden @ block.fc2.weight.T + block.fc2.bias
+        expected[(..., *position)] = x[(..., *position)] / (1 + torch.exp(-logits))
+    same_with_gradients(block(x), expected, [x, *block.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({"divisor": 8}, {}),
+        ({"reduction": 4, "divisor": 8}, {"rd_ratio": 0.25}),
+        ({"reduction": 5, "divisor": 1}, {"rd_ratio": 0.2, "rd_divisor": 1}),
+        ({"inner": 7}, {"rd_channels": 7}),
+        ({"inner": 7, "maximum": True}, {"rd_channels": 7, "add_maxpool": True}),
+        (
+            {"inner": 5, "activation": nn.SiLU, "gate": nn.Hardsigmoid},
+            {"rd_channels": 5, "act_layer": nn.SiLU, "gate_layer": "hard_sigmoid"},
+        ),
+        (
+            {"inner": 5, "norm": nn.BatchNorm2d},
+            {"rd_channels": 5, "norm_layer": nn.BatchNorm2d},
+        ),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_timm(ours, theirs, training):
+    block = SqueezeExcitation(44, **{"bias": True, **ours}).double().train(training)
+    reference = timm.layers.SEModule(44, **theirs).double().train(training)
+    assert [p.numel() for p in block.parameters()] == [p.numel() for p in reference.parameters()]
+    adopt(block, reference)
+    x = randn(3, 44, 5, 7).requires_grad_()
+    parameters = zip(block.parameters(), reference.parameters(), strict=True)
+    same_with_gradients(block(x), reference(x), [x], list(parameters))
+    for kept, fresh in zip(block.buffers(), reference.buffers(), strict=True):
+        torch.testing.assert_close(kept, fresh)
+
+
+@pytest.mark.parametrize("maximum", [False, True])
+def test_a_single_layer_is_that_of_timm(maximum):
+    block = SqueezeExcitation(
+        12, reduction=None, bias=True, gate=nn.Hardsigmoid, maximum=maximum
+    ).double()
+    reference = timm.layers.EffectiveSEModule(12, add_maxpool=maximum).double()
+    adopt(block, reference)
+    x = randn(2, 12, 5, 7).requires_grad_()
+    parameters = zip(block.parameters(), reference.parameters(), strict=True)
+    same_with_gradients(block(x), reference(x), [x], list(parameters))
+
+
+def test_torchvision():
+    block = SqueezeExcitation(32, inner=6, bias=True, activation=nn.SiLU)
+    reference = torchvision.ops.SqueezeExcitation(32, 6, activation=nn.SiLU)
+    adopt(block, reference)
+    x = randn(2, 32, 5, 7).float()
+    torch.testing.assert_close(block(x), reference(x), rtol=1e-5, atol=1e-6)
+
+
+@settings(deadline=None)
+@given(channels=st.integers(1, 300), reduction=st.integers(1, 40), divisor=st.integers(1, 20))
+def test_rounding_is_that_of_timm(channels, reduction, divisor):
+    width = timm.layers.make_divisible(channels / reduction, divisor, round_limit=0.0)
+    block = SqueezeExcitation(channels, reduction=reduction, divisor=divisor)
+    assert block.fc1.out_features == width
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"reduction": 9}, r"reduction=9 .* channels=8; it must lie in 1\.\.8"),
+        ({"inner": 0}, "inner=0 must be at least 1"),
+        ({"divisor": 0}, "divisor=0 must be at least 1"),
+        ({"reduction": None, "inner": 4}, "reduction=None is a single layer: inner=4"),
+        ({"window": 2}, "window=2 must be a positive odd number"),
+    ],
+    ids=str,
+)
+def test_impossible_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SqueezeExcitation(8, **arguments)
