@@ -1,6 +1,33 @@
-"""Attention blocks: Squeeze-and-Excitation and Non-local."""
+"""Attention blocks for one, two and three dimensions, exact without an N x N map."""
 
-from nlden.attention.non_local import NonLocal1d, NonLocal2d, NonLocal3d
+from nlden.attention.cbam import CBAM, ChannelGate, SpatialGate
+from nlden.attention.dual_attention import (
+    ChannelAttention,
+    DualAttention,
+    DualAttentionHead,
+    PositionAttention,
+)
+from nlden.attention.global_context import GlobalContext
+from nlden.attention.interop import from_reference
+from nlden.attention.memory import MemoryEstimate, memory_estimate
+from nlden.attention.non_local import NonLocal, NonLocal1d, NonLocal2d, NonLocal3d
 from nlden.attention.squeeze_excitation import SqueezeExcitation
 
-__all__ = ["NonLocal1d", "NonLocal2d", "NonLocal3d", "SqueezeExcitation"]
+__all__ = [
+    "CBAM",
+    "ChannelAttention",
+    "ChannelGate",
+    "DualAttention",
+    "DualAttentionHead",
+    "GlobalContext",
+    "MemoryEstimate",
+    "NonLocal",
+    "NonLocal1d",
+    "NonLocal2d",
+    "NonLocal3d",
+    "PositionAttention",
+    "SpatialGate",
+    "SqueezeExcitation",
+    "from_reference",
+    "memory_estimate",
+]

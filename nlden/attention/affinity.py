@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._guards import detect_fake_mode
 from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional as F
 
@@ -28,9 +29,10 @@ def softmax_algorithm(query: Tensor, key: Tensor) -> str:
     """Return ``fused`` or ``fused+chunked``, as :func:`attend` takes for these tensors.
 
     The backward pass of the fused kernel is slow on CPUs: long sequences go back in chunks there.
+    (On tensors without contents time is no matter, and the chunks would only be counted.)
     """
     training = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
-    if tracing() or query.device.type != "cpu" or not training:
+    if tracing() or query.device.type != "cpu" or not training or detect_fake_mode() is not None:
         return "fused"
     return "fused+chunked" if query.shape[1] * key.shape[1] >= _LONG else "fused"
 
@@ -48,9 +50,9 @@ def fused(
 ) -> Tensor:
     """Aggregate by softmax in the fused kernel of torch.
 
-    The kernels want heads of one width for queries, keys and values, a multiple of eight, and
-    otherwise hold the N x N map: narrow sides are filled up with zeros, wide values split into
-    heads.
+    The kernels want heads of one width for queries, keys and values, a multiple of eight, whose
+    numbers lie side by side, and otherwise hold the N x N map: narrow sides are filled up with
+    zeros, wide values split into heads, and all copied where need be.
 
     Args:
         query: ``(B, N, D)``.
@@ -68,7 +70,9 @@ def fused(
     query, key = (F.pad(t, (0, width - t.shape[2])).unsqueeze(1) for t in (query, key))
     split = F.pad(value, (0, heads * width - value.shape[2]))
     split = split.unflatten(2, (heads, width)).transpose(1, 2)
-    query, key = (t.expand(-1, heads, -1, -1) for t in (query, key))
+    query, key = (t.contiguous().expand(-1, heads, -1, -1) for t in (query, key))
+    if split.stride(-1) != 1:
+        split = split.contiguous()
     attn_mask = None if mask is None else mask[:, None, None, :]
     y = F.scaled_dot_product_attention(query, key, split, attn_mask=attn_mask, scale=scale)
     return y.transpose(1, 2).flatten(2)[..., : value.shape[2]]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nlden.attention.layers import (
     BATCH_NORMS,
@@ -22,7 +21,7 @@ from nlden.attention.layers import (
     spread,
     squeezed_width,
 )
-from nlden.attention.precision import at_least_float32, full_precision
+from nlden.attention.precision import at_least_float32, full_precision, project
 
 
 def _norm(x: Tensor, dim: tuple[int, ...]) -> Tensor:
@@ -166,9 +165,7 @@ class SpatialGate(nn.Module):
             planes = torch.cat([_PLANES[name](x, (1,)) for name in self.planes], dim=1)
             if self.merge:
                 planes = planes.mean(1, keepdim=True)
-            weight, padding = self.conv.weight.to(planes.dtype), self.conv.kernel_size[0] // 2
-            convolve = (F.conv1d, F.conv2d, F.conv3d)[self.dimensions - 1]
-            logits = convolve(planes, weight, padding=padding)
+            logits = project(self.conv, planes)
             if self.norm is not None:
                 logits = batch_norm(self.norm, logits)
             return (x * self.gate(logits)).to(x.dtype)

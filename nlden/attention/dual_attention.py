@@ -4,7 +4,7 @@ J. Fu, J. Liu, H. Tian, Y. Li, Y. Bao, Z. Fang, H. Lu: "Dual Attention Network f
 Segmentation", CVPR 2019 (arXiv 1809.02983).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,8 @@ from nlden.attention.layers import (
     DROPOUTS,
     check_dimensions,
     check_map,
-    linear,
 )
-from nlden.attention.precision import at_least_float32, full_precision
+from nlden.attention.precision import at_least_float32, full_precision, project
 
 
 class PositionAttention(nn.Module):
@@ -49,18 +48,18 @@ class PositionAttention(nn.Module):
         if inner < 1:
             raise ValueError(f"inner={inner} must be at least 1 (channels={channels})")
         self.channels = channels
-        self.query = nn.Linear(channels, inner)
-        self.key = nn.Linear(channels, inner)
-        self.value = nn.Linear(channels, channels)
+        self.query = nn.Conv1d(channels, inner, 1)
+        self.key = nn.Conv1d(channels, inner, 1)
+        self.value = nn.Conv1d(channels, channels, 1)
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``gamma`` times what each position gathers, plus ``x``."""
         check_map(x, self.channels)
         with full_precision(x):
-            flat = at_least_float32(x).flatten(2).mT
-            query, key = linear(self.query, flat), linear(self.key, flat)
-            y = attend(query, key, linear(self.value, flat))
+            flat = at_least_float32(x).flatten(2)
+            query, key = project(self.query, flat).mT, project(self.key, flat).mT
+            y = attend(query, key, project(self.value, flat).mT)
             return (self.gamma.to(y.dtype) * y.mT.reshape(x.shape) + x).to(x.dtype)
 
 
@@ -141,7 +140,8 @@ class DualAttentionHead(nn.Module):
         inner: width of query and key in the position attention; None is ``width``, as in the
             paper (authors' code: ``width // 8``).
         inverted: softmax of the channel attention as in the authors' code (paper: no).
-        norm: whether batch norms follow the 3x3 convolutions, which have biases otherwise.
+        norm: whether batch norms follow the 3x3 convolutions, which have biases otherwise; or a
+            callable from channels to another norm.
         dropout: share of channels that the classifiers drop in training.
         dimensions: of the map's size: 1, 2 or 3.
 
@@ -162,7 +162,7 @@ class DualAttentionHead(nn.Module):
         width: int | None = None,
         inner: int | None = None,
         inverted: bool = False,
-        norm: bool = True,
+        norm: bool | Callable[[int], nn.Module] = True,
         dropout: float = 0.1,
         dimensions: int = 2,
     ) -> None:
@@ -178,9 +178,11 @@ class DualAttentionHead(nn.Module):
         self.channels = channels
         self.dimensions = dimensions
 
+        build = BATCH_NORMS[dimensions] if norm is True else norm
+
         def block(before: int) -> nn.Sequential:
-            conv = CONVOLUTIONS[dimensions](before, width, 3, padding=1, bias=not norm)
-            norms = [BATCH_NORMS[dimensions](width)] if norm else []
+            conv = CONVOLUTIONS[dimensions](before, width, 3, padding=1, bias=not build)
+            norms = [build(width)] if build else []
             return nn.Sequential(conv, *norms, nn.ReLU())
 
         def classifier() -> nn.Sequential:

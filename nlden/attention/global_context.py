@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nlden.attention.layers import check_map, linear, pooled_mean, spread, squeezed_width
-from nlden.attention.precision import at_least_float32, full_precision
+from nlden.attention.precision import at_least_float32, full_precision, project
 
 
 class Bottleneck(nn.Module):
@@ -99,7 +99,7 @@ class GlobalContext(nn.Module):
             raise ValueError(f"add={add} and scale={scale}: one of them must be True")
         inner = squeezed_width(channels, reduction, inner, divisor)
         self.channels = channels
-        self.key = nn.Linear(channels, 1) if attention else None
+        self.key = nn.Conv1d(channels, 1, 1) if attention else None
         self.add = Bottleneck(channels, inner, eps, activation) if add else None
         self.scale = Bottleneck(channels, inner, eps, activation) if scale else None
         self.gate = gate()
@@ -112,9 +112,9 @@ class GlobalContext(nn.Module):
         """Return what is gathered, ``(B, C)``, in float32 or more."""
         if self.key is None:
             return pooled_mean(x, tuple(range(2, x.ndim))).flatten(1)
-        value = at_least_float32(x).flatten(2).mT
-        weights = linear(self.key, value).softmax(dim=1)
-        return torch.bmm(weights.mT, value).squeeze(1)
+        value = at_least_float32(x).flatten(2)
+        weights = project(self.key, value).softmax(dim=2)
+        return torch.bmm(value, weights.mT).squeeze(2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the map with its context."""

@@ -106,10 +106,12 @@ def pooled_mean(x: Tensor, dim: tuple[int, ...]) -> Tensor:
 def pooled_maximum(x: Tensor, dim: tuple[int, ...]) -> Tensor:
     """Return the maximum over neighbouring ``dim``, kept as size one, in float32 or more.
 
-    The gradient goes to the place of the maximum. ``amax`` would look for that place once more
-    in the backward pass, and a compiler that rounds to half precision in one pass but not in the
-    other makes it find none and divide by zero.
+    The gradient goes to the place of the maximum. ``amax``, which is faster, would look for that
+    place once more in the backward pass, and a compiler that rounds to half precision in one pass
+    but not in the other makes it find none and divide by zero.
     """
+    if not x.requires_grad:
+        return at_least_float32(x.amax(dim, keepdim=True))
     largest = x.flatten(dim[0], dim[-1]).max(dim[0], keepdim=True).values
     size = [1 if axis in dim else extent for axis, extent in enumerate(x.shape)]
     return at_least_float32(largest).reshape(size)

@@ -78,6 +78,7 @@ class NonLocal(nn.Module):
         scale: divide the energies of the Gaussians by the root of ``"inner"`` (the width of theta
             and phi) or of ``"channels"``; None leaves them (paper).
         bias: whether the projections have biases (paper: yes).
+        out_bias: the same for W_z alone; None is ``bias`` (mmcv: none before a norm).
         norm: norm after W_z, its affine parameters zero at the start: ``"batch"`` (paper), a
             callable from channels to a module, or None, which makes W_z zero instead.
         subsample: extent of a maximum pooling of the keys, or one per dimension; never larger
@@ -109,6 +110,7 @@ class NonLocal(nn.Module):
         pairwise: Pairwise = "embedded_gaussian",
         scale: Literal["inner", "channels"] | None = None,
         bias: bool = True,
+        out_bias: bool | None = None,
         norm: Literal["batch"] | Callable[[int], nn.Module] | None = "batch",
         subsample: int | Sequence[int] | None = None,
         subsample_at: Literal["input", "projections"] = "input",
@@ -145,14 +147,14 @@ class NonLocal(nn.Module):
             )
         self.algorithm = ""
 
-        def projection(into: int, out_of: int = channels) -> nn.Module:
+        def projection(into: int, out_of: int = channels, bias: bool = bias) -> nn.Module:
             return CONVOLUTIONS[self.dims](out_of, into, 1, bias=bias)
 
         self.theta = projection(inner) if pairwise != "gaussian" else None
         self.phi = projection(inner) if pairwise != "gaussian" else None
         self.g = projection(inner)
         self.concat = nn.Linear(2 * inner, 1, bias=False) if pairwise == "concatenation" else None
-        self.out = projection(channels, inner)
+        self.out = projection(channels, inner, bias if out_bias is None else out_bias)
         build = BATCH_NORMS[self.dims] if norm == "batch" else norm
         self.norm = build(channels) if build else None
         # Either way a new block is the identity.
@@ -178,12 +180,12 @@ class NonLocal(nn.Module):
         if x.shape[0] == 0:
             return x.clone()
         with full_precision(x):
-            theta, phi, g = self._projections(x)
             if self.window is None:
-                y = self._aggregate(_flat(theta), _flat(phi), _flat(g), g[0, 0].numel(), None)
+                query, key, value = (_flat(t) for t in self._projections(x))
+                y = self._aggregate(query, key, value, key.shape[1], None)
                 y = y.mT.unflatten(2, x.shape[2:])
             else:
-                y = self._windowed(theta, phi, g)
+                y = self._windowed(x)
             y = project(self.out, y)
         if self.norm is not None:
             y = batch_norm(self.norm, y) if isinstance(self.norm, _BatchNorm) else self.norm(y)
@@ -276,28 +278,28 @@ class NonLocal(nn.Module):
         if not tracing():
             self.algorithm = algorithm
 
-    def _windowed(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+    def _windowed(self, x: Tensor) -> Tensor:
         assert self.window is not None
-        size = theta.shape[2:]
-        none = (0,) * self.dims
+        batch, size = x.shape[0], x.shape[2:]
         halo = [(w - b) // 2 for w, b in zip(self.window, self.block, strict=True)]
-        query = cut(theta, self.block, none)
-        key, value = cut(phi, self.block, halo), cut(g, self.block, halo)
-        valid = inside(size, self.block, halo, theta.device)
-        counts = query.shape[2 : 2 + self.dims]
-        whole = (slice(None),) * self.dims
-        boxes = [whole]
+        halos = ([0] * self.dims, halo, halo)
+        # A list that shrinks: the projections go as soon as they are cut.
+        maps = list(self._projections(x))[::-1]
+        query, key, value = (cut(maps.pop(), self.block, h) for h in halos)
+        valid = inside(size, self.block, halo, x.device)
+        boxes = [(slice(None),) * self.dims]
         if not (torch.is_grad_enabled() or tracing()):
             # Neighbourhoods overlap: copies of all at once would be many times the map.
-            numbers = theta.shape[0] * math.prod(self.window) * (phi.shape[1] + g.shape[1])
-            boxes = list(pieces(counts, max(1, _PIECE // numbers)))
+            numbers = batch * math.prod(self.window) * (key.shape[1] + value.shape[1])
+            boxes = list(pieces(query.shape[2 : 2 + self.dims], max(1, _PIECE // numbers)))
         results = []
         for box in boxes:
             here = (slice(None), slice(None), *box)
-            mask = rows(valid[here])[..., 0].repeat(theta.shape[0], 1)
+            mask = rows(valid[here])[..., 0].repeat(batch, 1)
             count = mask.sum(1)[:, None, None]
             y = self._aggregate(rows(query[here]), rows(key[here]), rows(value[here]), count, mask)
-            results.append(y.unflatten(0, (theta.shape[0], -1)))
+            results.append(y.unflatten(0, (batch, -1)))
+        del query, key, value
         return from_blocks(torch.cat(results, dim=1).flatten(0, 1), self.block, size)
 
     def _near(self, positions: Tensor, size: Sequence[int]) -> Tensor:

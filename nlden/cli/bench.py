@@ -1,7 +1,8 @@
 """``nlden bench``: speed and quality, measured here."""
 
-import platform
+import math
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -24,16 +25,17 @@ def denoise(
     model: Annotated[str, typer.Option(help="Weights, by name or file.")] = "image-base",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     seed: Annotated[int, typer.Option(help="Source of the noise.")] = 0,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
 ) -> None:
     """Compare with FFmpeg's nlmeans on one noisy 960x540 8-bit 4:2:0 file."""
     if not 0 < sigma <= 255:
         raise UsageError(f"--sigma {sigma:g}: give a level above 0, up to 255")
 
-    import torch
     from rich.console import Console
     from rich.table import Table
 
     from nlden.evaluation.benchmark import compare
+    from nlden.evaluation.environment import environment, write_csv
     from nlden.inference.engines import DeviceError, choose_device, choose_precision
     from nlden.jobs.denoise import open_denoiser
     from nlden.models.pretrained import WeightsError, load
@@ -62,7 +64,60 @@ def denoise(
     console = Console()
     console.print(table)
     console.print(
-        f"960x540, sigma {sigma:g} in RGB, {frames} frames, file to file; "
-        f"torch {torch.__version__}, {where.type}, {torch.get_num_threads()} threads, "
-        f"{platform.processor() or platform.machine()}"
+        f"960x540, sigma {sigma:g} in RGB, {frames} frames, file to file; {environment(where)}"
     )
+    if csv is not None:
+        write_csv(csv, [asdict(row) for row in rows])
+
+
+@app.command("attention")
+def attention(
+    positions: Annotated[
+        str, typer.Option(help="Numbers of positions N, squares, with commas.")
+    ] = "256,1024,4096,16384",
+    limit: Annotated[
+        float, typer.Option(min=0, help="GiB beyond which plain forms are left out.")
+    ] = 4.0,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG) here.")] = None,
+) -> None:
+    """Time and memory of the attention blocks, beside the forms that hold the N x N map."""
+    try:
+        counts = [int(n) for n in positions.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or any(n < 1 or math.isqrt(n) ** 2 != n for n in counts):
+        raise UsageError(f"--positions {positions}: give squares with commas, such as 1024,4096")
+    for path in (csv, plot):
+        if path is not None and not path.parent.is_dir():
+            raise UsageError(f"{path}: there is no folder {path.parent}")
+
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from nlden.evaluation.attention import CHANNELS, measure
+    from nlden.evaluation.attention import plot as draw
+    from nlden.evaluation.environment import environment, write_csv
+
+    with Console(stderr=True).status("") as status:
+        rows = measure(
+            counts,
+            limit,
+            lambda row: status.update(f"{row.block}, {row.form}, N = {row.positions}"),
+        )
+    table = Table("block", "form", *(f"N = {n:,}" for n in counts))
+    cells = {(r.block, r.form, r.positions): r for r in rows}
+    for block, form in dict.fromkeys((r.block, r.form) for r in rows):
+        found = [cells.get((block, form, n)) for n in counts]
+        shown = [f"{r.seconds:.3g} s, {r.mebibytes:.0f} MiB" if r else "-" for r in found]
+        table.add_row(block, form, *shown)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"forward and backward, {CHANNELS} channels, float32; {environment(torch.device('cpu'))}"
+    )
+    if csv is not None:
+        write_csv(csv, [asdict(row) for row in rows])
+    if plot is not None:
+        draw(rows, plot)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning import LightningDataModule
-from lightning.pytorch.cli import LightningCLI
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import LightningCLI
 
 import nlden.models
 from nlden.cli.errors import UsageError

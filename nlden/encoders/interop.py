@@ -5,7 +5,6 @@ the reference's constructor arguments, and the rules that rename its parameters.
 has 1x1 convolutions on pooled values, nlden has fully connected layers of the same numbers.
 """
 
-import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nlden.attention.cbam import CBAM
+from nlden.attention.interop import construct, load
 from nlden.attention.squeeze_excitation import SqueezeExcitation
 from nlden.encoders.inception import InceptionV3, Unit
 from nlden.encoders.named import (
@@ -52,34 +52,10 @@ def from_reference(name: str, state_dict: Mapping[str, Tensor], **arguments: obj
     if name not in REFERENCES:
         raise ValueError(f"name={name!r} must be one of {', '.join(sorted(REFERENCES))}")
     build, rules = REFERENCES[name]
-    signature = inspect.signature(build)
-    try:
-        signature.bind(**arguments)
-    except TypeError as error:
-        raise ValueError(
-            f"arguments of {name}: {error}; allowed are {', '.join(signature.parameters)}"
-        ) from error
-    with torch.device("meta"):  # every weight comes from the state dict
-        network = build(**arguments)
-    known = network.state_dict()
-    weights: dict[str, Tensor] = {}
-    unknown = []
-    for key, tensor in state_dict.items():
-        new = rename(key, rules)
-        if new is None:
-            continue
-        if new not in known:
-            unknown.append(key)
-        elif known[new].ndim == 2 and tensor.shape[2:].numel() == 1:  # a 1x1 convolution
-            weights[new] = tensor.detach().flatten(1).clone()
-        else:
-            weights[new] = tensor.detach().clone()
-    if unknown:
-        raise ValueError(f"state_dict has {', '.join(unknown)}, which {name} has not")
-    try:
-        network.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"state_dict does not fit {name} with {arguments}: {error}") from error
+    network = construct(name, build, arguments)
+    names = {key: rename(key, rules) for key in state_dict}
+    kept = {key: new for key, new in names.items() if new is not None}
+    load(name, network, {key: state_dict[key] for key in kept}, kept)
     return network
 
 

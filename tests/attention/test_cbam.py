@@ -1,4 +1,5 @@
 import itertools
+import shutil
 
 import pytest
 import timm.layers.cbam
@@ -210,6 +211,16 @@ def test_the_channel_gate_knows_neither_places_nor_the_order_of_poolings(order, 
     other.load_state_dict(block.state_dict())
     x = randn(2, 4, 12)
     torch.testing.assert_close(other(x[..., order]), block(x)[..., order], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler of torch needs g++")
+def test_compiled_gradients_in_half_precision_find_the_maximum():
+    torch.manual_seed(0)
+    block = CBAM(16, reduction=4).bfloat16()
+    x = randn(2, 16, 5, 6).bfloat16().requires_grad_()
+    y, expected = torch.compile(block, fullgraph=True)(x), block(x)
+    got, want = (torch.autograd.grad(t.float().square().sum(), x)[0] for t in (y, expected))
+    assert (got - want).norm() <= 0.02 * want.norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

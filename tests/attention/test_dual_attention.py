@@ -46,7 +46,7 @@ def position_formula(a, block):
     flat = a.flatten(2)
 
     def project(layer):
-        return torch.einsum("oc,bcn->bon", layer.weight, flat) + layer.bias[:, None]
+        return torch.einsum("oc,bcn->bon", layer.weight[..., 0], flat) + layer.bias[:, None]
 
     b, c, d = project(block.key), project(block.query), project(block.value)
     s = softmax(torch.einsum("bci,bcj->bji", b, c))
@@ -97,11 +97,11 @@ def test_defaults_are_those_of_the_paper():
     shapes = {k: tuple(v.shape) for k, v in DualAttention(8).state_dict().items()}
     assert shapes == {
         "position.gamma": (1,),
-        "position.query.weight": (8, 8),
+        "position.query.weight": (8, 8, 1),
         "position.query.bias": (8,),
-        "position.key.weight": (8, 8),
+        "position.key.weight": (8, 8, 1),
         "position.key.bias": (8,),
-        "position.value.weight": (8, 8),
+        "position.value.weight": (8, 8, 1),
         "position.value.bias": (8,),
         "channel.gamma": (1,),
     }
@@ -228,7 +228,7 @@ def test_the_public_heads(norm, ours, width, inner, training):
 
 def test_a_head_counts_its_channels():
     head = DualAttentionHead(32, 3)
-    assert head.position.query.weight.shape == (8, 8)
+    assert head.position.query.weight.shape == (8, 8, 1)
     assert head.classify_sum[0].p == 0.1
     assert head.position_in[0].bias is None
 

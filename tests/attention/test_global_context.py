@@ -34,7 +34,7 @@ def formula(x, block):
     if block.key is None:
         weights = [torch.full_like(flat[:, 0, 0], 1 / len(positions)) for _ in positions]
     else:
-        key, bias = block.key.weight[0], block.key.bias
+        key, bias = block.key.weight[0, :, 0], block.key.bias
         energies = [(torch.exp(flat[..., j] @ key + bias)) for j in positions]
         weights = [e / sum(energies) for e in energies]
     context = sum(w[:, None] * flat[..., j] for j, w in zip(positions, weights, strict=True))
@@ -113,7 +113,7 @@ def test_a_new_block_is_the_identity():
 def test_defaults_are_those_of_the_paper():
     block = GlobalContext(32)
     assert block.scale is None
-    assert block.key.weight.shape == (1, 32)
+    assert block.key.weight.shape == (1, 32, 1)
     assert block.add.fc1.weight.shape == (2, 32)
 
 

@@ -169,6 +169,17 @@ def test_defaults_are_those_of_the_paper():
     assert all(isinstance(NonLocal3d(16, **p), NonLocal3d) for p in NonLocal3d.presets.values())
 
 
+def test_the_last_projection_has_a_bias_of_its_own():
+    biased = {}
+    for bias, out_bias in itertools.product([True, False], [None, True, False]):
+        block = NonLocal2d(10, bias=bias, out_bias=out_bias, norm=None)
+        biased[bias, out_bias] = block.g.bias is not None, block.out.bias is not None
+    assert biased[True, None] == biased[True, True] == (True, True)
+    assert biased[False, None] == biased[False, False] == (False, False)
+    assert biased[True, False] == (True, False)
+    assert biased[False, True] == (False, True)
+
+
 @pytest.mark.parametrize("dims", BLOCKS)
 @pytest.mark.parametrize("pairwise", PAIRWISE)
 @pytest.mark.parametrize(

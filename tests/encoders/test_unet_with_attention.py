@@ -18,7 +18,11 @@ CASES = {
     "gate": (2, {"gate": GATE}, 2),
     "bottleneck": (2, {"bottleneck": BOTTLENECK}, 8),
     "both": (3, {"gate": GATE, "bottleneck": BOTTLENECK}, 16),
-    "odd block": (2, {"bottleneck": partial(NonLocal2d, norm=None, clip=True, window=5, block=3)}, 6),
+    "odd block": (
+        2,
+        {"bottleneck": partial(NonLocal2d, norm=None, clip=True, window=5, block=3)},
+        6,
+    ),
 }
 
 
