@@ -6,6 +6,7 @@ from nlden.attention.dual_attention import (
     DualAttention,
     DualAttentionHead,
     PositionAttention,
+    dual_attention_loss,
 )
 from nlden.attention.global_context import GlobalContext
 from nlden.attention.interop import from_reference
@@ -28,6 +29,7 @@ __all__ = [
     "PositionAttention",
     "SpatialGate",
     "SqueezeExcitation",
+    "dual_attention_loss",
     "from_reference",
     "memory_estimate",
 ]

@@ -4,7 +4,8 @@ S. Woo, J. Park, J.-Y. Lee, I. S. Kweon: "CBAM: Convolutional Block Attention Mo
 (arXiv 1807.06521).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,17 @@ def _log_sum_exp(x: Tensor, dim: tuple[int, ...]) -> Tensor:
     return torch.logsumexp(at_least_float32(x), dim, keepdim=True)
 
 
+# In what public code differs from the paper: the authors' (Jongchan's) and timm's.
+_CHANNEL: Mapping[str, Mapping[str, Any]] = {
+    "paper": {},
+    "official": {"bias": True},
+    "timm": {"divisor": 1},
+}
+_SPATIAL: Mapping[str, Mapping[str, Any]] = {
+    "paper": {},
+    "official": {"planes": ("max", "avg"), "norm": True, "momentum": 0.01},
+    "timm": {"norm": True},
+}
 _PLANES = {"avg": pooled_mean, "max": pooled_maximum}
 _POOLS = _PLANES | {"lp": _norm, "lse": _log_sum_exp}
 
@@ -73,6 +85,8 @@ class ChannelGate(nn.Module):
         ValueError: if the inner width would be zero, a pooling is unknown, or the input is no
             map of C channels.
     """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = _CHANNEL
 
     def __init__(
         self,
@@ -134,6 +148,8 @@ class SpatialGate(nn.Module):
             2 or 3, or the input no map of so many dimensions.
     """
 
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = _SPATIAL
+
     def __init__(
         self,
         *,
@@ -174,6 +190,9 @@ class SpatialGate(nn.Module):
 class CBAM(nn.Module):
     """Channel gate, then spatial gate (equation 1 of the paper), or either alone.
 
+    ``presets`` holds the arguments in which public implementations differ from the paper:
+    ``CBAM(64, **CBAM.presets["official"])``. The gates have presets of their own.
+
     Args:
         channels: number of channels C.
         reduction: of the channel gate (paper: 16).
@@ -200,6 +219,10 @@ class CBAM(nn.Module):
         ValueError: if both gates are switched off, and wherever :class:`ChannelGate` and
             :class:`SpatialGate` raise it.
     """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        name: {**_CHANNEL[name], **_SPATIAL[name]} for name in _CHANNEL
+    }
 
     def __init__(
         self,

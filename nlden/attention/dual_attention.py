@@ -4,7 +4,9 @@ J. Fu, J. Liu, H. Tian, Y. Li, Y. Bao, Z. Fang, H. Lu: "Dual Attention Network f
 Segmentation", CVPR 2019 (arXiv 1809.02983).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,24 @@ from nlden.attention.layers import (
 )
 from nlden.attention.precision import at_least_float32, full_precision, project
 
+_WIDTH: Mapping[str, Any] = {"reduction": 8}
+_SIGN: Mapping[str, Any] = {"inverted": True}
+
+
+def _presets(official: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    return MappingProxyType({"paper": {}, "official": official})
+
+
+def _inner(channels: int, inner: int | None, reduction: int) -> int:
+    """Return the width of query and key."""
+    if inner is None:
+        inner = channels // reduction if reduction > 0 else 0
+    if inner < 1:
+        raise ValueError(
+            f"inner={inner} must be at least 1 (channels={channels}, reduction={reduction})"
+        )
+    return inner
+
 
 class PositionAttention(nn.Module):
     """Position attention: every position gathers from those like it.
@@ -29,11 +49,13 @@ class PositionAttention(nn.Module):
     ``value`` here and alpha is ``gamma``, as in the authors' code. The N x N map is never held,
     and everything is computed in float32 or more.
 
-    ``gamma`` starts at zero, so that a new block is the identity.
+    ``gamma`` starts at zero, so that a new block is the identity. ``presets["official"]`` holds
+    the arguments of the authors' code, here and in the other blocks of this file.
 
     Args:
         channels: number of channels C.
-        inner: width of query and key; None is C, as in the paper (authors' code: C // 8).
+        inner: width of query and key; None is ``channels // reduction``.
+        reduction: see ``inner`` (paper: 1; authors' code: 8).
 
     Shape:
         ``(B, C, *size)`` to the same, for one, two or three dimensions of size.
@@ -42,11 +64,11 @@ class PositionAttention(nn.Module):
         ValueError: for a width below one or an input that is no map of C channels.
     """
 
-    def __init__(self, channels: int, *, inner: int | None = None) -> None:
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = _presets(_WIDTH)
+
+    def __init__(self, channels: int, *, inner: int | None = None, reduction: int = 1) -> None:
         super().__init__()
-        inner = channels if inner is None else inner
-        if inner < 1:
-            raise ValueError(f"inner={inner} must be at least 1 (channels={channels})")
+        inner = _inner(channels, inner, reduction)
         self.channels = channels
         self.query = nn.Conv1d(channels, inner, 1)
         self.key = nn.Conv1d(channels, inner, 1)
@@ -83,6 +105,8 @@ class ChannelAttention(nn.Module):
         ValueError: if the input is no map.
     """
 
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = _presets(_SIGN)
+
     def __init__(self, *, inverted: bool = False) -> None:
         super().__init__()
         self.inverted = inverted
@@ -105,7 +129,8 @@ class DualAttention(nn.Module):
 
     Args:
         channels: number of channels C.
-        inner: width of query and key in the position attention; None is C (authors' code: C // 8).
+        inner: width of query and key in the position attention; None is ``channels // reduction``.
+        reduction: see ``inner`` (paper: 1; authors' code: 8).
         inverted: softmax of the channel attention as in the authors' code (paper: no).
 
     Shape:
@@ -115,9 +140,18 @@ class DualAttention(nn.Module):
         ValueError: for a width below one or an input that is no map of C channels.
     """
 
-    def __init__(self, channels: int, *, inner: int | None = None, inverted: bool = False) -> None:
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = _presets({**_WIDTH, **_SIGN})
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        inner: int | None = None,
+        reduction: int = 1,
+        inverted: bool = False,
+    ) -> None:
         super().__init__()
-        self.position = PositionAttention(channels, inner=inner)
+        self.position = PositionAttention(channels, inner=inner, reduction=reduction)
         self.channel = ChannelAttention(inverted=inverted)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,8 +171,8 @@ class DualAttentionHead(nn.Module):
         channels: channels of the input.
         classes: how many classes there are.
         width: channels of the branches; None is ``channels // 4``.
-        inner: width of query and key in the position attention; None is ``width``, as in the
-            paper (authors' code: ``width // 8``).
+        inner: width of query and key in the position attention; None is ``width // reduction``.
+        reduction: see ``inner`` (paper: 1; authors' code: 8).
         inverted: softmax of the channel attention as in the authors' code (paper: no).
         norm: whether batch norms follow the 3x3 convolutions, which have biases otherwise; or a
             callable from channels to another norm.
@@ -154,6 +188,8 @@ class DualAttentionHead(nn.Module):
             are not 1, 2 or 3, or an input that is no such map.
     """
 
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = _presets({**_WIDTH, **_SIGN})
+
     def __init__(
         self,
         channels: int,
@@ -161,6 +197,7 @@ class DualAttentionHead(nn.Module):
         *,
         width: int | None = None,
         inner: int | None = None,
+        reduction: int = 1,
         inverted: bool = False,
         norm: bool | Callable[[int], nn.Module] = True,
         dropout: float = 0.1,
@@ -190,7 +227,7 @@ class DualAttentionHead(nn.Module):
             return nn.Sequential(DROPOUTS[dimensions](dropout), conv)
 
         self.position_in, self.channel_in = block(channels), block(channels)
-        self.position = PositionAttention(width, inner=inner)
+        self.position = PositionAttention(width, inner=inner, reduction=reduction)
         self.channel = ChannelAttention(inverted=inverted)
         self.position_out, self.channel_out = block(width), block(width)
         self.classify_position, self.classify_channel = classifier(), classifier()

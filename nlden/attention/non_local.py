@@ -92,7 +92,8 @@ class NonLocal(nn.Module):
         clip: accept maps smaller than ``window``, which is then clipped as it is at borders.
 
     Shape:
-        ``(B, C, *size)`` to the same; an empty batch gives an empty result.
+        ``(B, C, *size)`` to the same; an empty batch gives an empty result. When exporting with
+        dynamic sizes, maps must be at least as large as ``window`` and twice ``subsample``.
 
     Raises:
         ValueError: for arguments out of range or inputs of another shape.

@@ -157,7 +157,7 @@ _PAM = {layer: f"{layer}_conv" for layer in ("query", "key", "value")}
 
 
 def _danet_position(*, in_dim: int) -> Built:
-    return PositionAttention(in_dim, inner=in_dim // 8), _PAM
+    return PositionAttention(in_dim, **PositionAttention.presets["official"]), _PAM
 
 
 def _danet_channel(*, in_dim: int) -> Built:
@@ -170,9 +170,8 @@ def _danet_head(
     out_channels: int,
     norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d,
 ) -> Built:
-    head = DualAttentionHead(
-        in_channels, out_channels, inner=in_channels // 4 // 8, inverted=True, norm=norm_layer
-    )
+    official = DualAttentionHead.presets["official"]
+    head = DualAttentionHead(in_channels, out_channels, norm=norm_layer, **official)
     names = {f"position.{new}": f"sa.{old}" for new, old in _PAM.items()}
     names |= {"position_in": "conv5a", "position": "sa", "position_out": "conv51"}
     names |= {"channel_in": "conv5c", "channel": "sc", "channel_out": "conv52"}

@@ -190,18 +190,18 @@ def _timm_global_context(
 _MLP = {"fc1": "mlp.1", "fc2": "mlp.3"}
 _SPATIAL = {"conv": "spatial.conv", "norm": "spatial.bn"}
 _AVG_MAX = ("avg", "max")
-_MAX_FIRST: dict[str, Any] = {"planes": ("max", "avg"), "norm": True, "momentum": 0.01}
 
 
 def _jongchan_channel(
     *, gate_channels: int, reduction_ratio: int = 16, pool_types: Sequence[str] = _AVG_MAX
 ) -> Built:
-    block = ChannelGate(gate_channels, reduction=reduction_ratio, bias=True, pools=pool_types)
+    official = ChannelGate.presets["official"]
+    block = ChannelGate(gate_channels, reduction=reduction_ratio, pools=pool_types, **official)
     return block, _MLP
 
 
 def _jongchan_spatial() -> Built:
-    return SpatialGate(**_MAX_FIRST), _SPATIAL
+    return SpatialGate(**SpatialGate.presets["official"]), _SPATIAL
 
 
 def _jongchan_cbam(
@@ -214,10 +214,9 @@ def _jongchan_cbam(
     block = CBAM(
         gate_channels,
         reduction=reduction_ratio,
-        bias=True,
         pools=pool_types,
         spatial=not no_spatial,
-        **_MAX_FIRST,
+        **CBAM.presets["official"],
     )
     names = {f"channel.{new}": f"ChannelGate.{old}" for new, old in _MLP.items()}
     return block, names | {f"spatial.{new}": f"SpatialGate.{old}" for new, old in _SPATIAL.items()}

@@ -5,8 +5,9 @@ With one layer instead of two: Y. Lee, J. Park: "CenterMask", CVPR 2020 (arXiv 1
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +30,9 @@ class SqueezeExcitation(nn.Module):
     The squeeze takes the mean of each channel; the excitation passes the means through two
     fully connected layers, ``sigmoid(fc2(relu(fc1(mean))))``, and the input is multiplied by
     the result (equations 2 to 4 of the paper). Means and gate are computed in float32 or more.
+
+    ``presets`` holds the arguments in which public implementations differ from the paper:
+    ``SqueezeExcitation(64, **SqueezeExcitation.presets["timm"])``.
 
     The paper's mean runs over the whole map, so the gate of a pixel depends on how much of the
     picture is looked at. With ``window`` the mean of each position runs over the ``window``
@@ -58,6 +62,14 @@ class SqueezeExcitation(nn.Module):
         ValueError: if the inner width would be zero, the window is not odd and positive, a
             single layer is given an inner width or norm, or the input is no map of C channels.
     """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "official": {"bias": True},  # the authors' Caffe models
+        "moskomule": {},
+        "timm": {"bias": True, "divisor": 8},
+        "torchvision": {"bias": True},
+    }
 
     def __init__(
         self,

@@ -1,5 +1,5 @@
 """Whole networks."""
 
-from nlden.models.image_denoiser import ImageDenoiser, image_denoiser_base
+from nlden.models.image_denoiser import ImageDenoiser, image_denoiser_base, image_denoiser_fast
 
-__all__ = ["ImageDenoiser", "image_denoiser_base"]
+__all__ = ["ImageDenoiser", "image_denoiser_base", "image_denoiser_fast"]

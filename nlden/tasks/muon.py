@@ -16,11 +16,16 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Bring the singular values of ``(B, m, n)`` matrices near one, in bfloat16."""
+    """Bring the singular values of ``(B, m, n)`` matrices near one.
+
+    Computed in bfloat16, but in float32 on CPUs: many have no fast products of bfloat16, and these
+    would then take longer than all the rest of a step.
+    """
     a, b, c = _QUINTIC
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
-    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = x.float() if x.device.type == "cpu" else x.bfloat16()
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x

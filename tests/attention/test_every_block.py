@@ -17,8 +17,10 @@ from nlden.attention.dual_attention import (
 )
 from nlden.attention.global_context import GlobalContext
 from nlden.attention.layers import BATCH_NORMS
+from nlden.attention.non_local import NonLocal1d, NonLocal2d, NonLocal3d
 from nlden.attention.squeeze_excitation import SqueezeExcitation
 
+NON_LOCAL = {1: NonLocal1d, 2: NonLocal2d, 3: NonLocal3d}
 # Each builds a block for C channels and a number of dimensions.
 BLOCKS = {
     "squeeze_excitation": lambda c, _: SqueezeExcitation(c, reduction=4),
@@ -47,6 +49,21 @@ BLOCKS = {
     "channel_attention_inverted": lambda _c, _: ChannelAttention(inverted=True),
     "dual_attention": lambda c, _: DualAttention(c, inner=2),
     "dual_attention_head": lambda c, d: DualAttentionHead(c, 3, dimensions=d),
+    "non_local": lambda c, d: NON_LOCAL[d](c),
+    "non_local_gaussian": lambda c, d: NON_LOCAL[d](c, pairwise="gaussian", subsample=2),
+    "non_local_dot_product": lambda c, d: NON_LOCAL[d](
+        c, pairwise="dot_product", subsample=2, subsample_at="projections"
+    ),
+    "non_local_concatenation": lambda c, d: NON_LOCAL[d](c, pairwise="concatenation"),
+    "non_local_window": lambda c, d: NON_LOCAL[d](
+        c, scale="inner", norm=None, window=6, block=4, clip=True
+    ),
+    "non_local_window_dot_product": lambda c, d: NON_LOCAL[d](
+        c, pairwise="dot_product", window=6, block=4, clip=True
+    ),
+    "non_local_window_concatenation": lambda c, d: NON_LOCAL[d](
+        c, pairwise="concatenation", window=6, block=4, clip=True
+    ),
 }
 # Those that do not ask how many channels there are.
 ANY_CHANNELS = {"spatial_gate", "channel_attention", "channel_attention_inverted"}
@@ -118,8 +135,8 @@ def test_the_batch_is_no_matter(name):
 def test_dimensions_are_one_implementation(name):
     if name in HEADS or "gate" in name or name.startswith("cbam"):
         pytest.skip("its convolution has a kernel in every dimension")
-    if name == "squeeze_excitation_window":
-        pytest.skip("its window does not reach beyond a line")
+    if "window" in name or name in {"non_local_gaussian", "non_local_dot_product"}:
+        pytest.skip("its window or pooling has an extent in every dimension")
     x = randn(2, 8, 12, dtype=torch.float64)
     line, *others = (
         build(name, dimensions=len(size)).double()(x.reshape(2, 8, *size)).flatten(2)
@@ -201,16 +218,23 @@ def test_compiles_into_one_graph(name):
         torch.testing.assert_close(got, want)
 
 
+# Exporting takes a map of one position or block for a constant: what must be larger, and how much.
+LEAST = {"non_local_gaussian": 4, "non_local_dot_product": 4}
+LEAST |= {name: 6 for name in BLOCKS if name.startswith("non_local_window")}
+
+
 @cache
 def exported(name):
-    size = {2: torch.export.Dim("height", min=2, max=512), 3: torch.export.Dim("width", min=2)}
+    least = LEAST.get(name, 2)
+    height = torch.export.Dim("height", min=least, max=512)
+    size = {2: height, 3: torch.export.Dim("width", min=least)}
     return torch.export.export(build(name), (randn(2, 8, 6, 7),), dynamic_shapes=(size,))
 
 
 @every_graph
 def test_exports_with_any_height_and_width(name):
     block, program = build(name), exported(name)
-    for size in ((6, 7), (9, 4), (2, 13)):
+    for size in ((6, 7), (9, 8), (LEAST.get(name, 2), 13)):
         x = randn(2, 8, *size)
         torch.testing.assert_close(joined(program.module()(x)), joined(block(x)))
 
@@ -223,7 +247,7 @@ def test_onnx_with_any_height_and_width(name, tmp_path):
     path = tmp_path / "block.onnx"
     torch.onnx.export(exported(name), (), path, dynamo=True, verbose=False)
     session = runtime.InferenceSession(path)
-    for size in ((6, 7), (9, 4), (2, 13)):
+    for size in ((6, 7), (9, 8), (LEAST.get(name, 2), 13)):
         x = randn(2, 8, *size)
         results = session.run(None, {session.get_inputs()[0].name: x.numpy()})
         np.testing.assert_allclose(
