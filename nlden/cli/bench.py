@@ -22,7 +22,9 @@ def _group() -> None:
 def denoise(
     sigma: Annotated[float, typer.Option(help="Level of the noise, 0 to 255.")] = 25.0,
     frames: Annotated[int, typer.Option(min=1, help="Length of the clip.")] = 8,
-    model: Annotated[str, typer.Option(help="Weights, by name or file.")] = "image-base",
+    model: Annotated[
+        str, typer.Option(help="Weights by name or file, or auto: all that denoise images.")
+    ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     seed: Annotated[int, typer.Option(help="Source of the noise.")] = 0,
     csv: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
@@ -36,21 +38,26 @@ def denoise(
 
     from nlden.evaluation.benchmark import compare
     from nlden.evaluation.environment import environment, write_csv
-    from nlden.inference.engines import DeviceError, choose_device, choose_precision
-    from nlden.jobs.denoise import open_denoiser
+    from nlden.inference.engines import (
+        DeviceError,
+        choose_device,
+        choose_precision,
+        keep_freed_memory,
+    )
+    from nlden.jobs.denoise import choose_model, open_denoiser
     from nlden.models.pretrained import WeightsError, load
 
+    keep_freed_memory()
     try:
         where = choose_device(device)
-        chosen = choose_precision(load(model), where)
-        order = [chosen, "bf16" if chosen == "fp32" else "fp32"]
-        denoisers = [
-            (
-                f"{name}{' (auto)' if name == chosen else ''}",
-                open_denoiser(model, where, name, None),
-            )
-            for name in order
-        ]
+        first = choose_model(model, Path("noisy.mp4"), where)
+        others = [n for n in ("image-fast", "image-base") if model == "auto" and n != first]
+        denoisers = []
+        for name in (first, *others):
+            taken = choose_precision(load(name), where)
+            for precision in (taken, "bf16" if taken == "fp32" else "fp32"):
+                label = f"{name} {precision}{' (auto)' if precision == taken else ''}"
+                denoisers.append((label, open_denoiser(name, where, precision, None)))
     except (DeviceError, WeightsError) as error:
         raise UsageError(str(error)) from error
     with tempfile.TemporaryDirectory() as folder:

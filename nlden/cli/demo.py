@@ -14,7 +14,7 @@ def command(
         "nlden-demo"
     ),
     sigma: Annotated[float, typer.Option(help="Level of the noise to add, 0 to 255.")] = 25.0,
-    model: Annotated[str, typer.Option(help="Weights, by name or file.")] = "image-base",
+    model: Annotated[str, typer.Option(help="auto, or weights by name or file.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     seed: Annotated[int, typer.Option(help="Source of the noise.")] = 0,
 ) -> None:
@@ -26,13 +26,16 @@ def command(
     from rich.progress import Progress
 
     from nlden.evaluation import demo
-    from nlden.inference.engines import DeviceError, choose_device
-    from nlden.jobs.denoise import open_denoiser
+    from nlden.inference.engines import DeviceError, choose_device, keep_freed_memory
+    from nlden.jobs.denoise import choose_model, open_denoiser
     from nlden.media.probe import MediaError
     from nlden.models.pretrained import WeightsError
 
+    keep_freed_memory()
     try:
-        denoiser = open_denoiser(model, choose_device(device), "auto", None)
+        where = choose_device(device)
+        name = choose_model(model, Path("noisy.mp4"), where)
+        denoiser = open_denoiser(name, where, "auto", None)
         with Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("denoising", total=None)
             done = demo.run(
@@ -53,6 +56,6 @@ def command(
     print(f"PSNR noisy:      {done.before:.2f} dB")
     print(f"PSNR denoised:   {done.after:.2f} dB")
     rate = done.result.frames / done.result.seconds
-    print(f"speed:           {rate:.1f} frames per second at 384x256")
+    print(f"speed:           {rate:.1f} frames per second at 384x256 ({name})")
     for path in done.files.values():
         print(path)

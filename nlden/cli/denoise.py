@@ -80,7 +80,11 @@ def command(
         float, typer.Option(help="0 keeps the picture, 1 denoises fully; a blend between.")
     ] = 1.0,
     model: Annotated[
-        str, typer.Option(help="auto, a name that `nlden models` lists, or a weight file.")
+        str,
+        typer.Option(
+            help="A name that `nlden models` lists, a weight file, or auto: image-fast for videos "
+            "on a CPU, image-base otherwise."
+        ),
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[
@@ -126,12 +130,13 @@ def command(
 
     import torch
 
-    from nlden.inference.engines import DeviceError, choose_device
+    from nlden.inference.engines import DeviceError, choose_device, keep_freed_memory
     from nlden.jobs.batch import PlanError, plan
-    from nlden.jobs.denoise import Noise, Request, open_denoiser
+    from nlden.jobs.denoise import Noise, Request, choose_model, open_denoiser
     from nlden.media.writer import Encoding
     from nlden.models.pretrained import WeightsError
 
+    keep_freed_memory()
     torch.manual_seed(seed)
     request = Request(
         Noise(*noise),
@@ -142,18 +147,20 @@ def command(
     )
     try:
         items = plan(inputs, output, overwrite=overwrite)
-        name = "image-base" if model == "auto" else model
-        denoiser = open_denoiser(name, choose_device(device), precision, extent)
+        where = choose_device(device)
+        names = [choose_model(model, item.source, where) for item in items]
+        denoisers = {name: open_denoiser(name, where, precision, extent) for name in set(names)}
     except (PlanError, WeightsError, DeviceError) as error:
         raise UsageError(str(error)) from error
-    failed = sum(not _run(item, denoiser, request) for item in items)
+    runs = zip(items, names, strict=True)
+    failed = sum(not _run(item, name, denoisers[name], request) for item, name in runs)
     if len(items) > 1:
         print(f"{len(items) - failed} of {len(items)} files denoised", file=sys.stderr)
     if failed:
         raise typer.Exit(1)
 
 
-def _run(item: "Item", denoiser: "PlaneDenoiser", request: "Request") -> bool:
+def _run(item: "Item", name: str, denoiser: "PlaneDenoiser", request: "Request") -> bool:
     """Denoise one file under a progress bar; report, and tell whether it went well."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -185,17 +192,18 @@ def _run(item: "Item", denoiser: "PlaneDenoiser", request: "Request") -> bool:
         return False
     for warning in result.warnings:
         print(f"nlden: warning: {warning}", file=sys.stderr)
-    print(_summary(item, denoiser, result), file=sys.stderr)
+    print(_summary(item, name, denoiser, result), file=sys.stderr)
     return True
 
 
-def _summary(item: "Item", denoiser: "PlaneDenoiser", result: "Result") -> str:
+def _summary(item: "Item", name: str, denoiser: "PlaneDenoiser", result: "Result") -> str:
     levels = result.levels
     precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
     kind = precision[str(denoiser.dtype).removeprefix("torch.")]
+    rate = result.frames / max(result.seconds, 1e-9)
     pictures = "1 frame" if result.frames == 1 else f"{result.frames} frames"
     return (
         f"{item.target}: {pictures} in {result.seconds:.1f} s "
-        f"({result.frames / max(result.seconds, 1e-9):.2f} fps, {denoiser.device.type} {kind}), "
+        f"({rate:.2f} fps, {name}, {denoiser.device.type} {kind}), "
         f"noise {255 * levels.luma:.1f} luma, {255 * levels.chroma:.1f} chroma"
     )

@@ -5,14 +5,16 @@ import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from lightning import LightningDataModule
+from lightning import LightningDataModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningCLI
 
 import nlden.models
 from nlden.cli.errors import UsageError
 from nlden.evaluation.report import plot_curves
+from nlden.inference.engines import choose_device, choose_precision, keep_freed_memory
 from nlden.models.pretrained import Description, save
 from nlden.tasks.base import Task
 
@@ -27,6 +29,15 @@ class TrainCLI(LightningCLI):
         given = dict(net.get("init_args", {}))
         plain = all(isinstance(v, str | float | int | bool | None) for v in given.values())
         return Description(name, given) if plain and name in nlden.models.__all__ else None
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer; a training without precision takes what is fastest on this machine."""
+        config = self._get(self.config_init, "trainer")
+        if self.subcommand == "fit" and config["precision"] is None:
+            device = choose_device("cpu" if config["accelerator"] == "cpu" else "auto")
+            taken = choose_precision(self.model, device)
+            kwargs["precision"] = {"fp32": "32-true", "bf16": "bf16-mixed"}[taken]
+        return super().instantiate_trainer(**kwargs)
 
     def before_fit(self) -> None:
         """Warn where no weights file will come of the training."""
@@ -66,6 +77,7 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         UsageError: if the recipe, an option, a file or a device is not what it should be.
     """
+    keep_freed_memory()
     sys.argv = ["nlden train"]  # the parser's name in its help; it warns of other arguments
     quiet = {"exit_on_error": False}
     try:

@@ -149,7 +149,8 @@ def compare(
         denoise_file(noisy, output, denoisers[0][1], request)
         fixed[factor] = psnr(output, clean)
     best = max(fixed, key=lambda factor: fixed[factor])
-    rows.append(Row(f"nlden, best fixed --sigma {best * sigma:g}", fixed[best]))
+    name = denoisers[0][0].split()[0]
+    rows.append(Row(f"nlden {name}, best fixed --sigma {best * sigma:g}", fixed[best]))
     quality = {}
     seconds = {}
     for strength in strengths:

@@ -188,6 +188,22 @@ def _expected(reader: VideoReader) -> int:
     return max(0, round((end - reader.start) * float(info.rate)))
 
 
+def choose_model(model: str, source: Path, device: torch.device) -> str:
+    """Return the weights that a file is denoised with.
+
+    Args:
+        model: ``auto``, or what has been chosen already.
+        source: the file.
+        device: where the network will run.
+
+    Returns:
+        For ``auto`` the fast network for videos on a CPU and the base network otherwise.
+    """
+    if model != "auto":
+        return model
+    return "image-fast" if device.type == "cpu" and not is_still(source) else "image-base"
+
+
 def open_denoiser(
     model: str, device: torch.device, precision: str, tile: int | None
 ) -> PlaneDenoiser:

@@ -62,12 +62,18 @@ def test_version():
 def test_a_video_and_a_picture_go_into_a_folder(clip, decode, tmp_path):
     source = clip(frames=2, sigma=20)
     Image.fromarray(photographs.cat()[:60, :80]).save(tmp_path / "cat.jpg")
-    result = nlden("denoise", source, tmp_path / "cat.jpg", "-o", tmp_path / "out")
+    arguments = ("denoise", source, tmp_path / "cat.jpg", "-o", tmp_path / "out")
+    result = nlden(*arguments, "--device", "cpu")
     assert result.returncode == 0, result.stderr
     assert decode(tmp_path / "out" / "in.mp4").sound == decode(source).sound
     assert Image.open(tmp_path / "out" / "cat.jpg").size == (80, 60)
     assert "2 frames" in result.stderr
     assert "2 of 2 files" in result.stderr
+    video, picture = (
+        next(x for x in result.stderr.splitlines() if n in x) for n in ("mp4:", "jpg:")
+    )
+    assert "image-fast, cpu" in video
+    assert "image-base, cpu" in picture
 
 
 def test_the_same_seed_gives_the_same_file(clip, tmp_path):
@@ -194,11 +200,13 @@ def test_y_overwrites(clip, decode, tmp_path):
     assert len(decode(tmp_path / "old.mp4").times) == 1
 
 
-def test_models_lists_the_weights_and_prints_a_card():
-    assert "image-base" in nlden("models").stdout
-    card = nlden("models", "image-base").stdout
-    assert "CBSD68" in card
-    assert "BSDS432" in card
+def test_models_lists_the_weights_and_prints_their_cards():
+    listed = nlden("models").stdout
+    for name in ("image-base", "image-fast"):
+        assert name in listed
+        card = nlden("models", name).stdout
+        assert "CBSD68" in card
+        assert "BSDS432" in card
     result = nlden("models", "nonsense")
     assert result.returncode == 2
     assert "nonsense" in one_line(result)

@@ -13,6 +13,7 @@ from skimage.io import imsave
 from nlden.cli.errors import UsageError
 from nlden.cli.train import main
 from nlden.models.pretrained import load
+from nlden.tasks import ImageDenoising
 
 RECIPE = str(Path(__file__).parents[2] / "recipes/denoise/image_gaussian.yaml")
 # As small as a network with every part can be, but the shipped weights keep theirs.
@@ -96,6 +97,23 @@ def test_a_resumed_training_goes_on_where_it_stood(options, tmp_path):
     assert steps_of(first) == {0, 1}
     assert len(steps_of(second)) == 3
     assert min(steps_of(second)) > max(steps_of(first))
+
+
+@pytest.mark.parametrize(
+    ("taken", "precision"), [("bf16", torch.bfloat16), ("fp32", torch.float32)]
+)
+def test_a_training_takes_the_faster_precision(options, monkeypatch, taken, precision):
+    seen = set()
+    forward = ImageDenoising.training_step
+
+    def step(task, batch, number):
+        seen.add(task.net.stems["rgb"](torch.zeros(1, 14, 4, 4)).dtype)
+        return forward(task, batch, number)
+
+    monkeypatch.setattr("nlden.cli.train.choose_precision", lambda *_: taken)
+    monkeypatch.setattr(ImageDenoising, "training_step", step)
+    train("fit", options)
+    assert seen == {precision}
 
 
 def test_nets_of_parts_train_and_say_that_no_weights_file_comes(options, tmp_path):

@@ -1,3 +1,7 @@
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -34,3 +38,28 @@ def test_the_chosen_precision_is_one_that_networks_run_in(network):
     name = choose_precision(network, torch.device("cpu"))
     assert name in ("fp32", "bf16")
     assert DTYPES[name] in (torch.float32, torch.bfloat16)
+
+
+FAULTS = """
+import resource, sys
+import torch
+from nlden.inference.engines import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for step in range(40):
+    x = torch.ones(1 << 24)  # 64 MiB
+    del x
+    if step == 29:  # by now the heap has grown as far as it must
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library is not glibc")
+def test_freed_memory_is_kept():
+    faults = {}
+    for how in ("keep", "return"):
+        command = [sys.executable, "-c", FAULTS, how]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        faults[how] = int(result.stdout)
+    assert faults["keep"] < faults["return"] / 10, faults

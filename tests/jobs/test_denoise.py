@@ -1,11 +1,12 @@
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
 
-from nlden.jobs.denoise import Noise, Request, denoise_file, open_denoiser
+from nlden.jobs.denoise import Noise, Request, choose_model, denoise_file, open_denoiser
 from nlden.media.color import YCbCr
 from nlden.media.probe import Layout
 from nlden.media.reader import VideoReader
@@ -132,3 +133,17 @@ def test_reading_is_closed_after_an_error(clip, denoiser, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
     with VideoReader(tmp_path / "in.mp4") as reader:
         assert sum(1 for _ in reader) > 8
+
+
+@pytest.mark.parametrize(
+    ("model", "source", "device", "expected"),
+    [
+        ("auto", "a.mp4", "cpu", "image-fast"),
+        ("auto", "a.png", "cpu", "image-base"),
+        ("auto", "a.mp4", "cuda", "image-base"),
+        ("image-base", "a.mp4", "cpu", "image-base"),
+        ("my.safetensors", "a.png", "cuda", "my.safetensors"),
+    ],
+)
+def test_videos_on_a_cpu_take_the_fast_network(model, source, device, expected):
+    assert choose_model(model, Path(source), torch.device(device)) == expected

@@ -8,8 +8,10 @@ PROGRAM = """
 import resource, sys
 from pathlib import Path
 import torch
+from nlden.inference.engines import keep_freed_memory
 from nlden.jobs.denoise import Noise, Request, denoise_file, open_denoiser
 torch.set_num_threads(1)
+keep_freed_memory()
 denoiser = open_denoiser("image-base", torch.device("cpu"), "fp32", None)
 request = Request(Noise(sigma=0.1))
 result = denoise_file(Path(sys.argv[1]), Path(sys.argv[2]), denoiser, request)

@@ -101,7 +101,7 @@ def test_names_of_parameters_are_kept():
         "tails.rgb.weight",
         "tails.yuv420.weight",
         "body.encoder.0.0.conv1.weight",
-        "body.encoder.1.1.conv2.weight",
+        "body.encoder.1.2.conv2.weight",
         "body.down.0.weight",
         "body.up.1.weight",
         "body.decoder.0.0.conv1.weight",
@@ -109,7 +109,7 @@ def test_names_of_parameters_are_kept():
         *(f"body.coarsest.{i}.0.attention.{n}.weight" for i in (0, 2) for n in ("fc1", "fc2")),
     }
     assert promised <= names
-    assert len(names) == 32
+    assert len(names) == 36
 
 
 @pytest.mark.parametrize("sigma", [15, 25, 50])
@@ -136,11 +136,13 @@ def test_weights_go_through_a_file(tmp_path, base):
     assert torch.allclose(other(x, 0.1), base(x, 0.1), atol=1e-6)
 
 
-def test_shipped_weights_describe_themselves():
-    description, tensors = read("image-base")
-    assert "image-base" in shipped()
-    assert find("image-base").stat().st_size < 8e6
-    assert description.architecture == "image_denoiser_base"
+@pytest.mark.parametrize("size", ["base", "fast"])
+def test_shipped_weights_describe_themselves(size):
+    name = f"image-{size}"
+    description, tensors = read(name)
+    assert name in shipped()
+    assert find(name).stat().st_size < 8e6
+    assert description.architecture == f"image_denoiser_{size}"
     assert {t.dtype for t in tensors.values()} == {torch.float16}
 
 
