@@ -102,7 +102,7 @@ def memory_estimate(
 
 def _peak(block: nn.Module, shape: Sequence[int], dtype: torch.dtype, *, training: bool) -> int:
     device = next((p.device for p in block.parameters()), torch.device("cpu"))
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+    with torch.inference_mode(False), FakeTensorMode(allow_non_fake_inputs=True) as fake:
         state: dict[str, Tensor] = {
             name: fake.from_tensor(tensor)
             for name, tensor in (*block.named_parameters(), *block.named_buffers())

@@ -282,26 +282,45 @@ class NonLocal(nn.Module):
     def _windowed(self, x: Tensor) -> Tensor:
         assert self.window is not None
         batch, size = x.shape[0], x.shape[2:]
-        halo = [(w - b) // 2 for w, b in zip(self.window, self.block, strict=True)]
+        block = list(self.block)
+        halo = [(w - b) // 2 for w, b in zip(self.window, block, strict=True)]
+        if not tracing():
+            # Along an axis that one block covers there is nothing more to see.
+            covered = [s <= b for s, b in zip(size, block, strict=True)]
+            block = [s if c else b for c, s, b in zip(covered, size, block, strict=True)]
+            halo = [0 if c else h for c, h in zip(covered, halo, strict=True)]
         halos = ([0] * self.dims, halo, halo)
         # A list that shrinks: the projections go as soon as they are cut.
         maps = list(self._projections(x))[::-1]
-        query, key, value = (cut(maps.pop(), self.block, h) for h in halos)
-        valid = inside(size, self.block, halo, x.device)
+        query, key, value = (cut(maps.pop(), block, h) for h in halos)
+        valid = inside(size, block, halo, x.device)
         boxes = [(slice(None),) * self.dims]
         if not (torch.is_grad_enabled() or tracing()):
             # Neighbourhoods overlap: copies of all at once would be many times the map.
-            numbers = batch * math.prod(self.window) * (key.shape[1] + value.shape[1])
+            extent = math.prod(b + 2 * h for b, h in zip(block, halo, strict=True))
+            numbers = batch * extent * (key.shape[1] + value.shape[1])
             boxes = list(pieces(query.shape[2 : 2 + self.dims], max(1, _PIECE // numbers)))
-        results = []
+        counts = query.shape[2 : 2 + self.dims]
+        y: Tensor | None = None
+        done = 0
         for box in boxes:
             here = (slice(None), slice(None), *box)
             mask = rows(valid[here])[..., 0].repeat(batch, 1)
             count = mask.sum(1)[:, None, None]
-            y = self._aggregate(rows(query[here]), rows(key[here]), rows(value[here]), count, mask)
-            results.append(y.unflatten(0, (batch, -1)))
+            piece = self._aggregate(
+                rows(query[here]), rows(key[here]), rows(value[here]), count, mask
+            ).unflatten(0, (batch, -1))
+            if len(boxes) == 1:
+                y = piece
+                break
+            # Into one tensor: many small ones between large passing ones would tear the heap.
+            if y is None:
+                y = piece.new_empty(batch, math.prod(counts), *piece.shape[2:])
+            y[:, done : done + piece.shape[1]] = piece
+            done += piece.shape[1]
+        assert y is not None
         del query, key, value
-        return from_blocks(torch.cat(results, dim=1).flatten(0, 1), self.block, size)
+        return from_blocks(y.flatten(0, 1), block, size)
 
     def _near(self, positions: Tensor, size: Sequence[int]) -> Tensor:
         """Tell which positions of the map lie in the neighbourhood of each chosen one."""
