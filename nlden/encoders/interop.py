@@ -176,7 +176,7 @@ def _jongchan(*, network_type: str, depth: int, num_classes: int, att_type: str 
     if att_type not in ("CBAM", None):
         raise ValueError(f"att_type={att_type!r} must be 'CBAM' or None")
     image_net = network_type == "ImageNet"
-    cbam = partial(CBAM, bias=True, planes=("max", "avg"), norm=True, momentum=0.01)
+    cbam = partial(CBAM, **CBAM.presets["official"])
     return ResNet(
         *BLOCKS[depth],
         stem=Stem() if image_net else Stem(kernel=3, stride=1, pool=None),

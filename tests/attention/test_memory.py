@@ -63,7 +63,7 @@ def test_windows_over_a_clip_stay_below_a_gibibyte(options):
     output = 64 * 8 * 270 * 480 * 4
     with torch.inference_mode():  # in which there are no gradients: the estimate makes its own
         assert memory_estimate(block, (1, 64, 8, 270, 480)).inference - output < 1024 * MIB
-        assert memory_estimate(block, (1, 64, 2, 9, 9)).training > 0
+        assert memory_estimate(block, (1, 64, 5, 16, 16)).training > 0
 
 
 def test_the_estimate_is_near_what_a_real_pass_takes():

@@ -147,6 +147,26 @@ def test_samples_are_spread_over_the_file(clip):
     assert len({frame.pts for frame in frames}) == 4
 
 
+def test_samples_go_on_where_key_frames_are_fewer_than_samples(clip):
+    path = clip(frames=600, options={"g": "250", "keyint_min": "250", "sc_threshold": "0"})
+    chosen = [f.pts / 512 for f in sample_frames(path, count=8)]  # of 600 frames
+    assert len(chosen) >= 6
+    assert any(c > 500 for c in chosen)
+
+
+@pytest.mark.parametrize("frames", [3, 24, 400])
+def test_frames_are_sampled_all_over_a_file_with_one_key_frame(clip, frames):
+    path = clip(frames=frames, options={"g": "1000", "sc_threshold": "0"})
+    chosen = [f.pts for f in sample_frames(path, count=8)]
+    assert len(set(chosen)) >= {3: 2, 24: 8, 400: 7}[frames]
+    with VideoReader(path) as reader:
+        every = [item.pts for item in reader if isinstance(item, Frame)]
+    assert set(chosen) <= set(every)
+    if frames == 24:  # those of a long file stay near its key frame
+        wanted = [every[int((i + 0.5) / 8 * frames)] for i in range(8)]
+        assert all(0 <= a - b <= every[1] for a, b in zip(chosen, wanted, strict=True))
+
+
 def test_a_failed_write_leaves_nothing(clip, tmp_path):
     source = clip()
     target = tmp_path / "sub" / "out.mp4"
