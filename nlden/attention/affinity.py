@@ -17,7 +17,8 @@ from nlden.attention.precision import at_least_float32
 
 _MAX_HEAD = 256  # the widest head that CUDA's flash kernel takes
 _LONG = 1 << 24  # weights from which the chunked backward is the faster on CPUs
-_CHUNK = 1 << 21  # weights of a chunk: 8 MiB in float32
+_CHUNK = 1 << 19  # weights of a chunk: 2 MiB in float32, which caches hold
+_ROWS = 32  # queries of a chunk at the least
 
 
 def tracing() -> bool:
@@ -103,7 +104,7 @@ class _ChunkedBackward(Function):
         query, key, value, y = ctx.saved_tensors
         dquery, dkey, dvalue = (torch.zeros_like(t) for t in (query, key, value))
         mean = (dy * y).sum(dim=2, keepdim=True)
-        rows = max(1, _CHUNK // key.shape[1])
+        rows = max(_ROWS, _CHUNK // key.shape[1])
         # Two buffers for all chunks: fresh ones would be fetched page by page each time.
         buffers = query.new_empty(2, min(rows, query.shape[1]), key.shape[1])
         for b in range(query.shape[0]):

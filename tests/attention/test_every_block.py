@@ -79,6 +79,7 @@ PARTS = {
     "global_context",
     "global_context_mean",
     "channel_attention",
+    "non_local_window_dot_product",
     "dual_attention",
 }
 
