@@ -34,17 +34,6 @@ def _log_sum_exp(x: Tensor, dim: tuple[int, ...]) -> Tensor:
     return torch.logsumexp(at_least_float32(x), dim, keepdim=True)
 
 
-# In what public code differs from the paper: the authors' (Jongchan's) and timm's.
-_CHANNEL: Mapping[str, Mapping[str, Any]] = {
-    "paper": {},
-    "official": {"bias": True},
-    "timm": {"divisor": 1},
-}
-_SPATIAL: Mapping[str, Mapping[str, Any]] = {
-    "paper": {},
-    "official": {"planes": ("max", "avg"), "norm": True, "momentum": 0.01},
-    "timm": {"norm": True},
-}
 _PLANES = {"avg": pooled_mean, "max": pooled_maximum}
 _POOLS = _PLANES | {"lp": _norm, "lse": _log_sum_exp}
 
@@ -86,7 +75,11 @@ class ChannelGate(nn.Module):
             map of C channels.
     """
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = _CHANNEL
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "official": {"bias": True},  # the authors' code, Jongchan's
+        "timm": {"divisor": 1},
+    }
 
     def __init__(
         self,
@@ -148,7 +141,11 @@ class SpatialGate(nn.Module):
             2 or 3, or the input no map of so many dimensions.
     """
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = _SPATIAL
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {},
+        "official": {"planes": ("max", "avg"), "norm": True, "momentum": 0.01},
+        "timm": {"norm": True},
+    }
 
     def __init__(
         self,
@@ -221,7 +218,8 @@ class CBAM(nn.Module):
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        name: {**_CHANNEL[name], **_SPATIAL[name]} for name in _CHANNEL
+        name: {**channel, **SpatialGate.presets[name]}
+        for name, channel in ChannelGate.presets.items()
     }
 
     def __init__(

@@ -5,7 +5,6 @@ Segmentation", CVPR 2019 (arXiv 1809.02983).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +18,7 @@ from nlden.attention.layers import (
     DROPOUTS,
     check_dimensions,
     check_map,
+    inner_width,
 )
 from nlden.attention.precision import at_least_float32, full_precision, project
 
@@ -27,18 +27,7 @@ _SIGN: Mapping[str, Any] = {"inverted": True}
 
 
 def _presets(official: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    return MappingProxyType({"paper": {}, "official": official})
-
-
-def _inner(channels: int, inner: int | None, reduction: int) -> int:
-    """Return the width of query and key."""
-    if inner is None:
-        inner = channels // reduction if reduction > 0 else 0
-    if inner < 1:
-        raise ValueError(
-            f"inner={inner} must be at least 1 (channels={channels}, reduction={reduction})"
-        )
-    return inner
+    return {"paper": {}, "official": official}
 
 
 class PositionAttention(nn.Module):
@@ -68,7 +57,7 @@ class PositionAttention(nn.Module):
 
     def __init__(self, channels: int, *, inner: int | None = None, reduction: int = 1) -> None:
         super().__init__()
-        inner = _inner(channels, inner, reduction)
+        inner = inner_width(channels, inner, reduction)
         self.channels = channels
         self.query = nn.Conv1d(channels, inner, 1)
         self.key = nn.Conv1d(channels, inner, 1)

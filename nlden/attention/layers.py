@@ -69,6 +69,21 @@ def squeezed_width(
     return max(divisor, int(channels / reduction + divisor / 2) // divisor * divisor)
 
 
+def inner_width(channels: int, inner: int | None, reduction: int) -> int:
+    """Return the width of projections: ``inner``, or ``channels // reduction`` without it.
+
+    Raises:
+        ValueError: if that is below one.
+    """
+    if inner is None:
+        inner = channels // reduction if reduction > 0 else 0
+    if inner < 1:
+        raise ValueError(
+            f"inner={inner} must be at least 1 (channels={channels}, reduction={reduction})"
+        )
+    return inner
+
+
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """Apply a fully connected layer in the precision of ``x``."""
     bias = None if layer.bias is None else layer.bias.to(x.dtype)

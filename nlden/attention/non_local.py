@@ -21,7 +21,13 @@ from nlden.attention.affinity import (
     tracing,
 )
 from nlden.attention.concatenation import concatenation
-from nlden.attention.layers import BATCH_NORMS, CONVOLUTIONS, batch_norm, check_map
+from nlden.attention.layers import (
+    BATCH_NORMS,
+    CONVOLUTIONS,
+    batch_norm,
+    check_map,
+    inner_width,
+)
 from nlden.attention.precision import at_least_float32, full_precision, project
 from nlden.attention.windows import cut, from_blocks, inside, pieces, rows
 
@@ -120,12 +126,7 @@ class NonLocal(nn.Module):
         clip: bool = False,
     ) -> None:
         super().__init__()
-        if inner is None:
-            inner = channels // reduction if reduction > 0 else 0
-        if inner < 1:
-            raise ValueError(
-                f"inner={inner} must be at least 1 (channels={channels}, reduction={reduction})"
-            )
+        inner = inner_width(channels, inner, reduction)
         _one_of("pairwise", pairwise, get_args(Pairwise))
         _one_of("subsample_at", subsample_at, ("input", "projections"))
         if window is not None and subsample is not None:
@@ -300,25 +301,25 @@ class NonLocal(nn.Module):
             extent = math.prod(b + 2 * h for b, h in zip(block, halo, strict=True))
             numbers = batch * extent * (key.shape[1] + value.shape[1])
             boxes = list(pieces(query.shape[2 : 2 + self.dims], max(1, _PIECE // numbers)))
-        counts = query.shape[2 : 2 + self.dims]
-        y: Tensor | None = None
-        done = 0
-        for box in boxes:
+
+        def aggregate(box: tuple[slice, ...]) -> Tensor:
             here = (slice(None), slice(None), *box)
             mask = rows(valid[here])[..., 0].repeat(batch, 1)
             count = mask.sum(1)[:, None, None]
-            piece = self._aggregate(
-                rows(query[here]), rows(key[here]), rows(value[here]), count, mask
-            ).unflatten(0, (batch, -1))
-            if len(boxes) == 1:
-                y = piece
-                break
+            y = self._aggregate(rows(query[here]), rows(key[here]), rows(value[here]), count, mask)
+            return y.unflatten(0, (batch, -1))
+
+        if len(boxes) == 1:
+            y = aggregate(boxes[0])
+        else:
             # Into one tensor: many small ones between large passing ones would tear the heap.
-            if y is None:
-                y = piece.new_empty(batch, math.prod(counts), *piece.shape[2:])
-            y[:, done : done + piece.shape[1]] = piece
-            done += piece.shape[1]
-        assert y is not None
+            blocks = math.prod(query.shape[2 : 2 + self.dims])
+            y = value.new_empty(batch, blocks, math.prod(block), value.shape[1])
+            done = 0
+            for box in boxes:
+                piece = aggregate(box)
+                y[:, done : done + piece.shape[1]] = piece
+                done += piece.shape[1]
         del query, key, value
         return from_blocks(y.flatten(0, 1), block, size)
 
