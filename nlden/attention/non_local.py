@@ -282,7 +282,7 @@ class NonLocal(nn.Module):
 
     def _windowed(self, x: Tensor) -> Tensor:
         assert self.window is not None
-        batch, size = x.shape[0], x.shape[2:]
+        size = x.shape[2:]
         block = list(self.block)
         halo = [(w - b) // 2 for w, b in zip(self.window, block, strict=True)]
         if not tracing():
@@ -290,6 +290,11 @@ class NonLocal(nn.Module):
             covered = [s <= b for s, b in zip(size, block, strict=True)]
             block = [s if c else b for c, s, b in zip(covered, size, block, strict=True)]
             halo = [0 if c else h for c, h in zip(covered, halo, strict=True)]
+        return from_blocks(self._gather(x, block, halo), block, size)
+
+    def _gather(self, x: Tensor, block: Sequence[int], halo: Sequence[int]) -> Tensor:
+        """Return what the positions of each block gather, ``(B * blocks, N, inner)``."""
+        batch, size = x.shape[0], x.shape[2:]
         halos = ([0] * self.dims, halo, halo)
         # A list that shrinks: the projections go as soon as they are cut.
         maps = list(self._projections(x))[::-1]
@@ -320,8 +325,7 @@ class NonLocal(nn.Module):
                 piece = aggregate(box)
                 y[:, done : done + piece.shape[1]] = piece
                 done += piece.shape[1]
-        del query, key, value
-        return from_blocks(y.flatten(0, 1), block, size)
+        return y.flatten(0, 1)
 
     def _near(self, positions: Tensor, size: Sequence[int]) -> Tensor:
         """Tell which positions of the map lie in the neighbourhood of each chosen one."""
