@@ -68,9 +68,8 @@ def fused(
     width = max(query.shape[2], min(value.shape[2], _MAX_HEAD))
     width += -width % 8
     heads = -(-value.shape[2] // width)
-    query, key = (F.pad(t, (0, width - t.shape[2])).unsqueeze(1) for t in (query, key))
-    split = F.pad(value, (0, heads * width - value.shape[2]))
-    split = split.unflatten(2, (heads, width)).transpose(1, 2)
+    query, key = (_widened(t, width).unsqueeze(1) for t in (query, key))
+    split = _widened(value, heads * width).unflatten(2, (heads, width)).transpose(1, 2)
     query, key = (t.contiguous().expand(-1, heads, -1, -1) for t in (query, key))
     if split.stride(-1) != 1:
         split = split.contiguous()
@@ -79,9 +78,14 @@ def fused(
     return y.transpose(1, 2).flatten(2)[..., : value.shape[2]]
 
 
+def _widened(x: Tensor, width: int) -> Tensor:
+    # Padding by nothing would copy.
+    return x if x.shape[2] == width else F.pad(x, (0, width - x.shape[2]))
+
+
 def chunked(query: Tensor, key: Tensor, value: Tensor, scale: float = 1.0) -> Tensor:
     """Aggregate by softmax; the backward pass makes the weights anew, some queries at a time."""
-    y: Tensor = _ChunkedBackward.apply(query * scale, key, value)
+    y: Tensor = _ChunkedBackward.apply(query, key, value, scale)
     return y
 
 
@@ -89,18 +93,19 @@ class _ChunkedBackward(Function):
     """Softmax attention whose gradient follows from the weights p of one chunk of queries.
 
     With ``dp = dy v^T``: ``dv = p^T dy``, ``ds = p (dp - sum_j p dp)`` where the last sum is
-    ``dy . y``, ``dq = ds k`` and ``dk = ds^T q``.
+    ``dy . y``, ``dq = ds k`` and ``dk = ds^T q``, with q times the scale.
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        y = fused(query, key, value)
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        y = fused(query, key, value, scale)
         ctx.save_for_backward(query, key, value, y)
+        ctx.scale = scale
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         query, key, value, y = ctx.saved_tensors
         dquery, dkey, dvalue = (torch.zeros_like(t) for t in (query, key, value))
         mean = (dy * y).sum(dim=2, keepdim=True)
@@ -110,7 +115,7 @@ class _ChunkedBackward(Function):
         for b in range(query.shape[0]):
             for start in range(0, query.shape[1], rows):
                 here = slice(start, start + rows)
-                q, g = query[b, here], dy[b, here]
+                q, g = query[b, here] * ctx.scale, dy[b, here]
                 p, ds = buffers[:, : q.shape[0]]
                 torch.mm(q, key[b].mT, out=p)
                 torch.softmax(p, dim=1, out=p)
@@ -119,7 +124,7 @@ class _ChunkedBackward(Function):
                 dvalue[b].addmm_(p.mT, g)
                 torch.mm(ds, key[b], out=dquery[b, here])
                 dkey[b].addmm_(ds.mT, q)
-        return dquery, dkey, dvalue
+        return dquery.mul_(ctx.scale), dkey, dvalue, None
 
 
 def dot_product_algorithm(query: Tensor, key: Tensor, value: Tensor) -> str:

@@ -85,6 +85,13 @@ def attention(
     limit: Annotated[
         float, typer.Option(min=0, help="GiB beyond which plain forms are left out.")
     ] = 4.0,
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            help="Inference of windowed 3D blocks instead, over frames x height x width of "
+            "features, such as 8x270x480."
+        ),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG) here.")] = None,
 ) -> None:
@@ -95,6 +102,11 @@ def attention(
         counts = []
     if not counts or any(n < 1 or math.isqrt(n) ** 2 != n for n in counts):
         raise UsageError(f"--positions {positions}: give squares with commas, such as 1024,4096")
+    size = [int(n) for n in clip.split("x") if n.isdecimal()] if clip is not None else []
+    if clip is not None and (len(size) != 3 or clip.count("x") != 2 or min(size) < 1):
+        raise UsageError(f"--clip {clip}: give frames, height and width, such as 8x270x480")
+    if clip is not None and plot is not None:
+        raise UsageError("--plot draws what grows with N: leave --clip out")
     for path in (csv, plot):
         if path is not None and not path.parent.is_dir():
             raise UsageError(f"{path}: there is no folder {path.parent}")
@@ -103,27 +115,32 @@ def attention(
     from rich.console import Console
     from rich.table import Table
 
-    from nlden.evaluation.attention import CHANNELS, measure
+    from nlden.evaluation.attention import CHANNELS, Row, measure, measure_clip
     from nlden.evaluation.attention import plot as draw
     from nlden.evaluation.environment import environment, write_csv
 
     with Console(stderr=True).status("") as status:
-        rows = measure(
-            counts,
-            limit,
-            lambda row: status.update(f"{row.block}, {row.form}, N = {row.positions}"),
-        )
+
+        def report(row: Row) -> None:
+            status.update(f"{row.block}, {row.form}, N = {row.positions}")
+
+        rows = measure_clip(size, report) if size else measure(counts, limit, report)
+    if size:
+        counts = [math.prod(size)]
     table = Table("block", "form", *(f"N = {n:,}" for n in counts))
     cells = {(r.block, r.form, r.positions): r for r in rows}
     for block, form in dict.fromkeys((r.block, r.form) for r in rows):
         found = [cells.get((block, form, n)) for n in counts]
-        shown = [f"{r.seconds:.3g} s, {r.mebibytes:.0f} MiB" if r else "-" for r in found]
+        shown = [f"{r.seconds:.2g} s\n{r.mebibytes:.0f} MiB" if r else "-" for r in found]
         table.add_row(block, form, *shown)
     console = Console()
     console.print(table)
-    console.print(
-        f"forward and backward, {CHANNELS} channels, float32; {environment(torch.device('cpu'))}"
+    what = (
+        f"inference over {clip} (frames, height, width), memory beside input and output"
+        if size
+        else "forward and backward"
     )
+    console.print(f"{what}, {CHANNELS} channels, float32; {environment(torch.device('cpu'))}")
     if csv is not None:
         write_csv(csv, [asdict(row) for row in rows])
     if plot is not None:

@@ -1,5 +1,6 @@
 """Photographs for denoising: held on the device as uint8, cropped and made noisy there."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,8 @@ class ImageDataModule(LightningDataModule):
     """Folders of clean photographs to noisy/clean pairs.
 
     The training pictures are decoded once and held as uint8 on the device; cropping, turning
-    and noise run there. Batches alternate between RGB and packed 4:2:0 planes. Every 25th file
-    of each folder is kept for validation, with fixed noise. Test batches follow the protocol of
+    and noise run there. A batch is RGB or packed 4:2:0 planes. Every 25th file of each folder is
+    kept for validation, with fixed noise. Test batches follow the protocol of
     the literature: sorted files, the i-th picture's noise drawn with seed i, neither clipped nor
     rounded.
 
@@ -90,6 +91,7 @@ class ImageDataModule(LightningDataModule):
         crop: extent of the training crops in pixels, a multiple of 8.
         batch_size: crops of a training batch.
         batches_per_epoch: batches between validations.
+        rgb_share: share of RGB among the batches, 0 to 1.
         test_sigmas: noise levels of the tests, 0 to 255.
         seed: source of all randomness.
     """
@@ -101,6 +103,7 @@ class ImageDataModule(LightningDataModule):
         crop: int = 128,
         batch_size: int = 16,
         batches_per_epoch: int = 250,
+        rgb_share: float = 0.5,
         test_sigmas: Sequence[float] = (15, 25, 50),
         seed: int = 0,
     ) -> None:
@@ -110,6 +113,7 @@ class ImageDataModule(LightningDataModule):
         self.crop = crop
         self.batch_size = batch_size
         self.batches_per_epoch = batches_per_epoch
+        self.rgb_share = rgb_share
         self.test_sigmas = tuple(test_sigmas)
         self.seed = seed
         self._bank: ImageBank | None = None
@@ -157,8 +161,9 @@ class ImageDataModule(LightningDataModule):
         generator = Generator(device).manual_seed(self.seed * 1_000_003 + number)
         bank = self._bank.to(device)
         clean = dihedral(bank.crops(self.batch_size, self.crop, generator), generator)
-        make = noisy_rgb if number % 2 == 0 else noisy_yuv420
-        return make(clean, generator)
+        # Spread evenly: the count of RGB batches rises by one where this one is RGB.
+        rgb = math.ceil((number + 1) * self.rgb_share) > math.ceil(number * self.rgb_share)
+        return (noisy_rgb if rgb else noisy_yuv420)(clean, generator)
 
     def _validation_pairs(self) -> Sequence[Mapping[str, Any]]:
         pairs = []

@@ -1,5 +1,6 @@
 """Time and memory of the attention blocks, beside the forms that hold the N x N map."""
 
+import math
 import multiprocessing
 import resource
 import sys
@@ -18,11 +19,13 @@ from nlden.attention import (
     ChannelAttention,
     GlobalContext,
     NonLocal2d,
+    NonLocal3d,
     PositionAttention,
     SqueezeExcitation,
 )
 
 CHANNELS = 64
+CLIP_WINDOWS = ((3, 16, 16), (5, 12, 12), (8, 16, 16), (16, 16, 16))
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,10 @@ class Row:
     Args:
         block: what ran.
         form: ``nlden``, or the plain formula of a public design.
-        positions: N, of a square map of 64 channels.
-        seconds: of a forward and a backward pass.
-        mebibytes: by which they raised the peak memory of the process.
+        positions: N, of a square map (or of the clip) of 64 channels.
+        seconds: of a forward and a backward pass (of a clip: of inference).
+        mebibytes: by which they raised the peak memory of the process (of a clip: beside its
+            output).
     """
 
     block: str
@@ -136,19 +140,43 @@ def measure(
         limit: GiB; plain forms that would take more are left out.
         report: called with each row as it comes.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # imported once for all
     results = []
     for block, (_, forms) in CASES.items():
         for form in ("nlden", *forms):
             for count in positions:
                 if form != "nlden" and 4 * _HELD[form](count) > limit * 2**30:
                     continue
-                with context.Pool(1) as pool:
-                    seconds, mebibytes = pool.apply(_one, (block, form, count))
-                results.append(Row(block, form, count, seconds, mebibytes))
+                results.append(Row(block, form, count, *_apart(_one, block, form, count)))
                 report(results[-1])
     return results
+
+
+def measure_clip(size: Sequence[int], report: Callable[[Row], None] = lambda _: None) -> list[Row]:
+    """Measure the inference of windowed 3D blocks over a clip, each in a process of its own.
+
+    Args:
+        size: frames, height and width of the features.
+        report: called with each row as it comes.
+    """
+    results = []
+    for window in CLIP_WINDOWS:
+        shown = "x".join(map(str, window))
+        row = Row(
+            f"embedded Gaussian 3D, window {shown}",
+            "inference",
+            math.prod(size),
+            *_apart(_windowed_clip, window, size),
+        )
+        results.append(row)
+        report(row)
+    return results
+
+
+def _apart(function: Callable[..., tuple[float, float]], *arguments: object) -> tuple[float, float]:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # imported once for all
+    with context.Pool(1) as pool:
+        return pool.apply(function, arguments)
 
 
 def _one(name: str, form: str, positions: int) -> tuple[float, float]:
@@ -172,6 +200,21 @@ def _one(name: str, form: str, positions: int) -> tuple[float, float]:
     if seconds < 1:
         seconds = min(step(side)[0] for _ in range(3))
     return seconds, mebibytes
+
+
+@torch.inference_mode()
+def _windowed_clip(window: Sequence[int], size: Sequence[int]) -> tuple[float, float]:
+    """Return seconds and MiB beside input and output, in a fresh process."""
+    torch.manual_seed(0)
+    # In time a block of queries covers what is left of the window by one frame on each side.
+    frames = window[0] if window[0] >= size[0] else window[0] - 2
+    block = NonLocal3d(CHANNELS, window=window, block=(frames, 8, 8), clip=True).eval()
+    block(torch.randn(1, CHANNELS, *(min(w, s) for w, s in zip(window, size, strict=True))))
+    x = torch.randn(1, CHANNELS, *size)
+    before = _peak()
+    started = time.perf_counter()
+    y = block(x)
+    return time.perf_counter() - started, _peak() - before - y.nbytes / 2**20
 
 
 def _peak() -> float:

@@ -210,3 +210,28 @@ def test_models_lists_the_weights_and_prints_their_cards():
     result = nlden("models", "nonsense")
     assert result.returncode == 2
     assert "nonsense" in one_line(result)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--positions", "1000"], "--positions"),
+        (["--positions", "many"], "--positions"),
+        (["--clip", "8x270"], "--clip"),
+        (["--clip", "8x270x"], "--clip"),
+        (["--clip", "0x8x8"], "--clip"),
+        (["--clip", "2x8x8", "--plot", "plot.png"], "--plot"),
+        (["--csv", "nowhere/rows.csv"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_measured_is_a_usage_error(options, word):
+    result = nlden("bench", "attention", *options)
+    assert result.returncode == 2
+    assert word in one_line(result)
+
+
+def test_windows_over_a_clip_are_measured(tmp_path):
+    result = nlden("bench", "attention", "--clip", "2x9x8", "--csv", tmp_path / "rows.csv")
+    assert result.returncode == 0, result.stderr
+    assert "window 3x16x16" in result.stdout
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 5

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nlden.evaluation import attention
-from nlden.evaluation.attention import CASES, CHANNELS, measure, plot
+from nlden.evaluation.attention import CASES, CHANNELS, CLIP_WINDOWS, measure, measure_clip, plot
 from nlden.evaluation.environment import environment, write_csv
 
 FORMS = [(block, form) for block, (_, forms) in CASES.items() for form in forms]
@@ -45,6 +45,14 @@ def test_rows_csv_and_plot(tmp_path, monkeypatch):
     write_csv(tmp_path / "rows.csv", [vars(r) for r in rows])
     with (tmp_path / "rows.csv").open(newline="") as file:
         assert [row["form"] for row in csv.DictReader(file)] == [r.form for r in rows]
+
+
+def test_windows_over_a_clip():
+    seen = []
+    rows = measure_clip((3, 17, 20), seen.append)
+    assert rows == seen
+    assert len(rows) == len(CLIP_WINDOWS)
+    assert all(r.positions == 3 * 17 * 20 and r.seconds > 0 for r in rows)
 
 
 def test_the_environment_is_one_line():
