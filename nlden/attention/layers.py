@@ -21,7 +21,7 @@ def check_map(x: Tensor, channels: int | None = None, dimensions: int | None = N
         dimensions: how many dimensions of size are wanted; None: one, two or three.
 
     Raises:
-        ValueError: if rank or channels are others.
+        ValueError: if rank or channels are others, or there are no positions.
     """
     allowed = (1, 2, 3) if dimensions is None else (dimensions,)
     if x.ndim - 2 not in allowed or channels not in (None, x.shape[1]):
@@ -31,6 +31,8 @@ def check_map(x: Tensor, channels: int | None = None, dimensions: int | None = N
             f"x of shape {tuple(x.shape)} must be (B, {wanted}, *size) "
             f"with {count} dimensions of size"
         )
+    if 0 in x.shape[2:]:
+        raise ValueError(f"x of shape {tuple(x.shape)} must have a position in every dimension")
 
 
 def check_dimensions(dimensions: int) -> None:
@@ -91,7 +93,14 @@ def linear(layer: nn.Linear, x: Tensor) -> Tensor:
 
 
 def batch_norm(layer: _BatchNorm, x: Tensor) -> Tensor:
-    """Apply a batch norm in the precision of ``x``, in training and with fixed statistics."""
+    """Apply a batch norm in the precision of ``x``, in training and with fixed statistics.
+
+    A single value per channel is its own mean, so that the shift is all that remains, and says
+    nothing about the variance: then the running statistics stay (torch would refuse).
+    """
+    if layer.training and x.numel() == x.shape[1]:
+        shift = 0.0 if layer.bias is None else spread(layer.bias.to(x.dtype), x[0])
+        return torch.zeros_like(x) + shift
     if layer.weight is None or layer.weight.dtype == x.dtype:
         return layer(x)
     running_mean, running_var, momentum = layer.running_mean, layer.running_var, layer.momentum

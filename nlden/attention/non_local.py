@@ -128,6 +128,8 @@ class NonLocal(nn.Module):
         super().__init__()
         inner = inner_width(channels, inner, reduction)
         _one_of("pairwise", pairwise, get_args(Pairwise))
+        if isinstance(norm, str):
+            _one_of("norm", norm, ("batch",))
         _one_of("subsample_at", subsample_at, ("input", "projections"))
         if window is not None and subsample is not None:
             raise ValueError(f"window={window} and subsample={subsample} exclude each other")
@@ -203,8 +205,14 @@ class NonLocal(nn.Module):
         Returns:
             ``(B, P, M)``, with M the positions of the (sub-sampled) map; with a window those
             outside the neighbourhood of i are zero.
+
+        Raises:
+            ValueError: for positions outside the map.
         """
         self._check(x)
+        last = math.prod(x.shape[2:]) - 1
+        if positions.numel() and not 0 <= positions.min() <= positions.max() <= last:
+            raise ValueError(f"positions={positions.tolist()} must lie in 0..{last}")
         with full_precision(x):
             theta, phi, _ = self._projections(x)
             query, key = _flat(theta)[:, positions], _flat(phi)

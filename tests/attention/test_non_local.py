@@ -272,8 +272,27 @@ def test_the_algorithm_is_named():
         (lambda: NonLocal2d(8)(torch.zeros(1, 8, 4)), r"\(1, 8, 4\)"),
         (lambda: NonLocal2d(8)(torch.zeros(1, 6, 4, 4)), r"\(1, 6, 4, 4\) must be \(B, 8"),
         (lambda: NonLocal2d(8, window=8)(torch.zeros(1, 8, 9, 7)), r"window=\(8, 8\)"),
+        (lambda: NonLocal2d(8, norm="layer"), "norm='layer'"),
+        (lambda: NonLocal2d(8)(torch.zeros(1, 8, 0, 7)), r"\(1, 8, 0, 7\)"),
+        (
+            lambda: NonLocal2d(8).attention(torch.zeros(1, 8, 2, 2), torch.tensor([1, 4])),
+            r"positions=\[1, 4\]",
+        ),
     ],
 )
 def test_impossible_arguments_are_named(build, word):
     with pytest.raises(ValueError, match=word):
         build()
+
+
+def test_the_norm_of_a_single_position_is_its_shift():
+    # The value is its own mean, and says nothing of the variance.
+    block = NonLocal2d(8).double()
+    x = torch.randn(1, 8, 1, 1, dtype=torch.float64, requires_grad=True)
+    torch.nn.init.normal_(block.norm.bias)
+    y = block(x)
+    torch.testing.assert_close(y, x + block.norm.bias.view(8, 1, 1))
+    y.sum().backward()
+    assert torch.equal(x.grad, torch.ones_like(x))
+    assert not block.norm.running_mean.any()
+    assert block.norm.num_batches_tracked == 0
