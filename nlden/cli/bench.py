@@ -145,3 +145,40 @@ def attention(
         write_csv(csv, [asdict(row) for row in rows])
     if plot is not None:
         draw(rows, plot)
+
+
+@app.command("data")
+def data(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of photographs.")],
+    workers: Annotated[int, typer.Option(min=0, help="Processes that crop from disk.")] = 2,
+    crop: Annotated[int, typer.Option(min=8, help="Extent of the crops.")] = 128,
+    batch_size: Annotated[int, typer.Option(min=1, help="Crops of a batch.")] = 16,
+    batches: Annotated[int, typer.Option(min=1, help="Batches that are timed.")] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    csv: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
+) -> None:
+    """Batches per second of the data pipeline, beside the training steps that it feeds."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from nlden.evaluation.environment import environment, write_csv
+    from nlden.evaluation.feeding import compare
+    from nlden.inference.engines import DeviceError, choose_device, keep_freed_memory
+    from nlden.media.probe import MediaError
+
+    keep_freed_memory()
+    try:
+        where = choose_device(device)
+        with Console(stderr=True).status("") as status:
+            rows = compare(folders, where, workers, crop, batch_size, batches, status.update)
+    except (DeviceError, MediaError, OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    table = Table("what", "batches/s", "megapixels/s")
+    for row in rows:
+        megapixels = row.rate * batch_size * crop**2 / 1e6
+        table.add_row(row.what, f"{row.rate:.3g}", f"{megapixels:.3g}")
+    console = Console()
+    console.print(table)
+    console.print(f"{batch_size} crops of {crop}x{crop}; {environment(where)}")
+    if csv is not None:
+        write_csv(csv, [asdict(row) for row in rows])

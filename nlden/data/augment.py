@@ -1,9 +1,12 @@
 """Augmentation and noise for training, on the device of the batch."""
 
+import math
 from collections.abc import Mapping
 
 import torch
+from kornia.enhance import adjust_contrast, adjust_hue, adjust_saturation
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from nlden.media.color import NEUTRAL, YCbCr
 from nlden.noise.synthesis import quantize, store_yuv420, white_gaussian, ycbcr_gaussian
@@ -21,6 +24,30 @@ def dihedral(x: Tensor, generator: Generator) -> Tensor:
     x = torch.where(pick[0], x.flip(-1), x)
     x = torch.where(pick[1], x.flip(-2), x)
     return torch.where(pick[2], x.transpose(-1, -2), x)
+
+
+def resize(x: Tensor, extent: int) -> Tensor:
+    """Bring ``(B, C, N, N)`` in [0, 1] to ``(B, C, extent, extent)``, bicubic with antialiasing."""
+    if x.shape[-1] == extent:
+        return x
+    return F.interpolate(x, size=(extent, extent), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def color_jitter(x: Tensor, strength: float, generator: Generator) -> Tensor:
+    """Vary contrast, saturation and hue of each picture of RGB ``(B, 3, H, W)`` in [0, 1].
+
+    Args:
+        x: pictures.
+        strength: contrast and saturation are multiplied by 1 - strength to 1 + strength, and hue
+            is turned by up to a quarter of a turn times strength; 0 gives back ``x``.
+        generator: source of randomness, on the device of ``x``.
+    """
+    if strength == 0:
+        return x
+    contrast, saturation = (_uniform(len(x), 1 - strength, 1 + strength, generator) for _ in "cs")
+    hue = _uniform(len(x), -strength, strength, generator) * (math.pi / 2)
+    x = adjust_saturation(adjust_hue(x, hue), saturation)
+    return adjust_contrast(x, contrast).clamp(0, 1)
 
 
 def draw_sigma(n: int, generator: Generator) -> Tensor:

@@ -1,89 +1,31 @@
-"""Photographs for denoising: held on the device as uint8, cropped and made noisy there."""
+"""Photographs for denoising: cropped where they are held, made noisy on the device."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-from nlden.data.augment import dihedral, noisy_rgb, noisy_yuv420
+from nlden.data.augment import color_jitter, dihedral, noisy_rgb, noisy_yuv420, resize
+from nlden.data.crops import CropBatches, ImageBank, ImageFiles, list_images, read_rgb, read_size
 from nlden.media.color import YCbCr
-from nlden.media.stills import read_still
 from nlden.noise.synthesis import quantize, store_yuv420
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Return the image files of a folder, sorted by name.
-
-    Raises:
-        FileNotFoundError: if the folder does not exist or holds no image.
-    """
-    files = sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in SUFFIXES)
-    if not files:
-        raise FileNotFoundError(f"{folder}: no such folder, or no image in it")
-    return files
-
-
-def read_rgb(path: Path) -> Tensor:
-    """Read an image file as uint8 ``(3, H, W)``; grey is repeated, alpha dropped."""
-    still = read_still(path)
-    pixels = still.pixels if still.bits == 8 else (still.pixels / 257).round().to(torch.uint8)
-    return pixels.expand(3, -1, -1).contiguous()
-
-
-class ImageBank:
-    """Pictures of any size as one flat uint8 tensor, from which crops are gathered at once.
-
-    Args:
-        images: uint8 ``(3, H, W)`` each.
-    """
-
-    def __init__(self, images: Sequence[Tensor]) -> None:
-        self.pixels = torch.cat([i.permute(1, 2, 0).reshape(-1, 3) for i in images])
-        self.sizes = torch.tensor([i.shape[1:] for i in images])
-        area = self.sizes.prod(1)
-        self.starts = area.cumsum(0) - area
-
-    def to(self, device: torch.device) -> "ImageBank":
-        """Move the pictures to a device, once."""
-        if self.pixels.device != device:
-            self.pixels, self.sizes, self.starts = (
-                t.to(device) for t in (self.pixels, self.sizes, self.starts)
-            )
-        return self
-
-    def crops(self, count: int, extent: int, generator: Generator) -> Tensor:
-        """Return random crops ``(count, 3, extent, extent)`` in [0, 1].
-
-        Pictures are drawn in proportion to their area, so that every pixel is as likely as any.
-        """
-        draw = torch.rand((3, count), generator=generator, device=self.pixels.device)
-        area = self.sizes.prod(1).double().cumsum(0)
-        index = torch.searchsorted(area, draw[0].double() * area[-1])
-        height, width = self.sizes[index].T
-        top = (draw[1] * (height - extent + 1)).long()
-        left = (draw[2] * (width - extent + 1)).long()
-        steps = torch.arange(extent, device=self.pixels.device)
-        rows = (top[:, None] + steps)[:, :, None]
-        columns = (left[:, None] + steps)[:, None, :]
-        flat = self.starts[index].view(-1, 1, 1) + rows * width.view(-1, 1, 1) + columns
-        return self.pixels[flat].permute(0, 3, 1, 2).float() / 255
+Pairs = Callable[[Tensor, Generator], Mapping[str, Tensor]]
+"""Makes a batch of clean RGB ``(B, 3, N, N)`` to noisy/clean pairs, on its device."""
 
 
 class ImageDataModule(LightningDataModule):
     """Folders of clean photographs to noisy/clean pairs.
 
-    The training pictures are decoded once and held as uint8 on the device; cropping, turning
-    and noise run there. A batch is RGB or packed 4:2:0 planes. Every 25th file of each folder is
-    kept for validation, with fixed noise. Test batches follow the protocol of
-    the literature: sorted files, the i-th picture's noise drawn with seed i, neither clipped nor
-    rounded.
+    Crops travel as uint8; turning, rescaling, colour jitter and noise run on the device of
+    training. A batch depends on ``seed`` and on its number, counted over the whole training: not
+    on workers, interruptions or where the pictures are held. Every 25th file of each folder is
+    kept for validation, with fixed noise. Test batches follow the protocol of the literature:
+    sorted files, the i-th picture's noise drawn with seed i, neither clipped nor rounded.
 
     Args:
         folders: folders of clean photographs.
@@ -91,7 +33,16 @@ class ImageDataModule(LightningDataModule):
         crop: extent of the training crops in pixels, a multiple of 8.
         batch_size: crops of a training batch.
         batches_per_epoch: batches between validations.
-        rgb_share: share of RGB among the batches, 0 to 1.
+        pairs: what makes the training pairs; several take turns, so that naming one twice
+            doubles its share.
+        hold: where the training pictures are: on the ``"device"`` of training, decoded once and
+            cropped there (the fastest, for sets that fit); in ``"memory"``, decoded once into a
+            file that is mapped and shared by the workers; or on ``"disk"``, decoded for each crop
+            (any size of set, many workers).
+        workers: processes that crop, for ``"memory"`` and ``"disk"``; 0 crops in this one.
+        cache: folder of the mapped file.
+        rescale: largest factor by which crops are reduced, 1 for none; see :class:`CropBatches`.
+        jitter: strength of the colour jitter, 0 for none; see :func:`color_jitter`.
         test_sigmas: noise levels of the tests, 0 to 255.
         seed: source of all randomness.
     """
@@ -103,38 +54,73 @@ class ImageDataModule(LightningDataModule):
         crop: int = 128,
         batch_size: int = 16,
         batches_per_epoch: int = 250,
-        rgb_share: float = 0.5,
+        pairs: Sequence[Pairs] = (noisy_rgb, noisy_yuv420),
+        hold: Literal["device", "memory", "disk"] = "device",
+        workers: int = 0,
+        cache: Path = Path("~/.cache/nlden/images"),
+        rescale: float = 1.0,
+        jitter: float = 0.0,
         test_sigmas: Sequence[float] = (15, 25, 50),
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if rescale < 1:
+            raise ValueError(f"rescale={rescale} must be at least 1")
+        if not 0 <= jitter < 1:
+            raise ValueError(f"jitter={jitter} must lie in [0, 1)")
+        if not pairs:
+            raise ValueError("pairs must name at least one function")
+        if workers and hold == "device":
+            raise ValueError(f"workers={workers}: hold='device' crops on the device, without any")
         self.folders = [Path(f) for f in folders]
         self.test_folders = [Path(f) for f in test_folders]
         self.crop = crop
         self.batch_size = batch_size
         self.batches_per_epoch = batches_per_epoch
-        self.rgb_share = rgb_share
+        self.pairs = tuple(pairs)
+        self.hold = hold
+        self.workers = workers
+        self.cache = Path(cache).expanduser()
+        self.rescale = rescale
+        self.jitter = jitter
         self.test_sigmas = tuple(test_sigmas)
         self.seed = seed
-        self._bank: ImageBank | None = None
+        self._crops: CropBatches | None = None
 
     def setup(self, stage: str) -> None:
-        """Decode the photographs that the stage needs."""
-        if stage in ("fit", "validate"):
-            files = [list_images(f) for f in self.folders]
-            self._held_out = [p for folder in files for p in folder[12::25]]
-            if stage == "fit" and self._bank is None:
-                images = [
-                    read_rgb(p) for folder in files for i, p in enumerate(folder) if i % 25 != 12
-                ]
-                large = [i for i in images if min(i.shape[1:]) >= self.crop]
-                if not large:
-                    raise ValueError(f"no training image is as large as crop={self.crop}")
-                self._bank = ImageBank(large)
+        """Read the photographs that the stage needs."""
+        if stage not in ("fit", "validate"):
+            return
+        files = [list_images(f) for f in self.folders]
+        self._held_out = [p for folder in files for p in folder[12::25]]
+        if stage == "fit" and self._crops is None:
+            others = [p for folder in files for i, p in enumerate(folder) if i % 25 != 12]
+            large = [p for p in others if min(read_size(p)) >= self.crop]
+            if not large:
+                raise ValueError(f"no training image is as large as crop={self.crop}")
+            pictures: ImageBank | ImageFiles
+            if self.hold == "device":
+                pictures = ImageBank.read(large)
+            elif self.hold == "memory":
+                pictures = ImageBank.mapped(large, self.cache)
+            else:
+                pictures = ImageFiles(large)
+            self._crops = CropBatches(pictures, self.batch_size, self.crop, self.rescale, self.seed)
 
-    def train_dataloader(self) -> DataLoader[int]:
-        """Return a loader of batch numbers: the batches themselves are made on the device."""
-        return DataLoader(range(self.batches_per_epoch), batch_size=None)  # type: ignore[arg-type]
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return a loader of numbered batches of uint8 crops; of numbers alone for ``"device"``."""
+        assert self._crops is not None, "setup('fit') comes first"
+        dataset: Dataset[Any] = _Numbers() if self.hold == "device" else self._crops
+        return DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=_Counting(self),
+            num_workers=self.workers,
+            # Forked children of a process that runs threads may hang.
+            multiprocessing_context="spawn" if self.workers else None,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available() and self.hold != "device",
+        )
 
     def val_dataloader(self) -> DataLoader[Mapping[str, Any]]:
         """Return the held-out crops, RGB and packed 4:2:0, at each test level."""
@@ -152,18 +138,24 @@ class ImageDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Make the training batch on the device of the trainer."""
-        trainer = self.trainer
-        if trainer is None or not trainer.training or self._bank is None:
+        if self.trainer is None or not self.trainer.training:
             return batch
-        device = trainer.strategy.root_device
-        # Counted over the whole training, interruptions included, and not in optimiser steps.
-        number = trainer.fit_loop.epoch_loop.batch_progress.total.ready
-        generator = Generator(device).manual_seed(self.seed * 1_000_003 + number)
-        bank = self._bank.to(device)
-        clean = dihedral(bank.crops(self.batch_size, self.crop, generator), generator)
-        # Spread evenly: the count of RGB batches rises by one where this one is RGB.
-        rgb = math.ceil((number + 1) * self.rgb_share) > math.ceil(number * self.rgb_share)
-        return (noisy_rgb if rgb else noisy_yuv420)(clean, generator)
+        return self.make(batch, self.trainer.strategy.root_device)
+
+    def make(self, batch: Any, device: torch.device) -> Mapping[str, Tensor]:
+        """Return what the task is given for a batch of :meth:`train_dataloader`."""
+        assert self._crops is not None
+        if self.hold == "device":
+            number = int(batch)
+            assert isinstance(self._crops.pictures, ImageBank)
+            self._crops.pictures = bank = self._crops.pictures.to(device)
+            crops = bank.crops(self._crops.places(number))
+        else:
+            number, crops = int(batch[0]), batch[1].to(device)
+        generator = Generator(device).manual_seed(self.seed * 2_000_003 + 2 * number + 1)
+        clean = dihedral(resize(crops.float() / 255, self.crop), generator)
+        clean = color_jitter(clean, self.jitter, generator)
+        return self.pairs[number % len(self.pairs)](clean, generator)
 
     def _validation_pairs(self) -> Sequence[Mapping[str, Any]]:
         pairs = []
@@ -177,7 +169,29 @@ class ImageDataModule(LightningDataModule):
         return pairs
 
 
-class _Stream(torch.utils.data.IterableDataset[Mapping[str, Any]]):
+class _Numbers(Dataset[int]):
+    def __getitem__(self, number: int) -> int:
+        return number
+
+
+class _Counting(Sampler[int]):
+    """The numbers of an epoch's batches; on several devices Lightning deals them out."""
+
+    def __init__(self, module: ImageDataModule) -> None:
+        self.module = module
+
+    def __len__(self) -> int:
+        return self.module.batches_per_epoch
+
+    def __iter__(self) -> Iterator[int]:
+        start, trainer = 0, self.module.trainer
+        if trainer is not None:
+            # Counted over the whole training, interruptions included, not in optimiser steps.
+            start = trainer.fit_loop.epoch_loop.batch_progress.total.ready * trainer.world_size
+        yield from range(start, start + len(self))
+
+
+class _Stream(IterableDataset[Mapping[str, Any]]):
     def __init__(self, pairs: Any) -> None:
         self.pairs = pairs
 

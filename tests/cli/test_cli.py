@@ -235,3 +235,19 @@ def test_windows_over_a_clip_are_measured(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "window 3x16x16" in result.stdout
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["nowhere"], "nowhere"),
+        (["pictures", "--crop", "900"], "crop=900"),
+        (["pictures", "--device", "abacus"], "abacus"),
+    ],
+)
+def test_what_cannot_feed_a_training_is_a_usage_error(tmp_path, arguments, word):
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(photographs.cat()).save(tmp_path / "pictures" / "cat.png")
+    result = nlden("bench", "data", *arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert word in one_line(result)

@@ -3,7 +3,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlden.data.augment import dihedral, draw_sigma, noisy_rgb, noisy_yuv420
+from nlden.data.augment import (
+    color_jitter,
+    dihedral,
+    draw_sigma,
+    noisy_rgb,
+    noisy_yuv420,
+    resize,
+)
 from nlden.media.color import NEUTRAL, YCbCr
 
 
@@ -108,3 +115,33 @@ def test_a_seed_fixes_the_pairs(make):
     first, again, other = (make(clean, generator(s)) for s in (1, 1, 2))
     assert all(torch.equal(first[k], again[k]) for k in ("noisy", "clean", "sigma"))
     assert not torch.equal(first["noisy"], other["noisy"])
+
+
+def test_pictures_are_reduced_without_aliasing():
+    # Stripes finer than the result can hold become their mean.
+    stripes = torch.tensor([0.2, 0.8]).repeat(32).expand(2, 3, 64, 64)
+    small = resize(stripes, 16)
+    assert small.shape == (2, 3, 16, 16)
+    assert torch.allclose(small[..., 2:-2], torch.tensor(0.5), atol=0.02)
+    assert resize(stripes, 64) is stripes
+
+
+def test_jitter_varies_each_picture_within_its_bounds():
+    x = torch.rand(64, 3, 8, 8, generator=generator())
+    assert color_jitter(x, 0, generator()) is x
+    y = color_jitter(x, 0.3, generator())
+    assert 0 <= y.min() <= y.max() <= 1
+    assert torch.equal(y, color_jitter(x, 0.3, generator()))
+    # Of grey pictures contrast is all that changes.
+    gray = x[:, :1].expand(-1, 3, -1, -1) * 0.7
+    factor = color_jitter(gray, 0.3, generator()) / gray
+    assert torch.allclose(factor, factor[:, :1, :1, :1].expand_as(factor), atol=1e-3)
+    factor = factor[:, 0, 0, 0]
+    assert 0.7 <= factor.min() < 0.75
+    assert 1.25 < factor.max() <= 1.301
+    # Saturation and hue leave the largest channel of HSV to contrast.
+    x = 0.1 + 0.6 * x  # so that contrast clips nothing
+    y = color_jitter(x, 0.3, generator())
+    ratio = (y / x.amax(1, keepdim=True)).amax(1).flatten(1)
+    assert torch.allclose(ratio, ratio[:, :1].expand_as(ratio), atol=1e-3)
+    assert not torch.allclose(y, ratio.view(64, 1, 8, 8) * x, atol=0.1)  # but change the others

@@ -1,15 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from skimage import data as photographs
 from skimage.io import imsave
 
-from nlden.data import ImageDataModule
-from nlden.data.images import ImageBank, list_images, read_rgb
+from nlden.data import ImageDataModule, noisy_rgb, noisy_yuv420
+from nlden.data.crops import list_images, read_rgb
 from nlden.encoders import UNet
 from nlden.media.color import YCbCr
 from nlden.models import ImageDenoiser
@@ -66,100 +65,7 @@ def train():
     return run
 
 
-def test_images_are_listed_by_name_and_other_files_passed_over(tmp_path):
-    for name in ("b.PNG", "a.jpeg", "c.tiff", "notes.txt", ".hidden"):
-        (tmp_path / name).touch()
-    (tmp_path / "deeper").mkdir()
-    assert [p.name for p in list_images(tmp_path)] == ["a.jpeg", "b.PNG", "c.tiff"]
-    with pytest.raises(FileNotFoundError, match="deeper"):
-        list_images(tmp_path / "deeper")
-
-
-COFFEE = photographs.coffee()[:24, :40]
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
-@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
-def test_every_kind_of_picture_is_read_as_pillow_reads_it(tmp_path, mode, suffix):
-    path = tmp_path / f"x.{suffix}"
-    picture = Image.fromarray(COFFEE).convert(mode)
-    picture.save(path)
-    pixels = read_rgb(path)
-    assert pixels.dtype == torch.uint8
-    expected = np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
-    assert np.array_equal(pixels.numpy(), expected)
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_alpha_is_dropped(tmp_path, mode):
-    opaque = Image.fromarray(COFFEE).convert(mode[:-1])
-    picture = opaque.convert(mode)
-    picture.putalpha(100)
-    picture.save(tmp_path / "x.png")
-    expected = np.asarray(opaque.convert("RGB")).transpose(2, 0, 1)
-    assert np.array_equal(read_rgb(tmp_path / "x.png").numpy(), expected)
-
-
-def test_a_picture_for_print_keeps_its_colours(tmp_path):
-    Image.fromarray(COFFEE).convert("CMYK").save(tmp_path / "x.jpg", quality=95)
-    pixels = read_rgb(tmp_path / "x.jpg").float().mean((1, 2))
-    assert pixels.tolist() == pytest.approx(COFFEE.mean((0, 1)).tolist(), abs=8)
-
-
-@pytest.mark.parametrize("shape", ["gray", "rgb"])
-def test_sixteen_bits_become_eight(tmp_path, shape):
-    pixels = COFFEE if shape == "rgb" else COFFEE[..., 0]
-    imsave(tmp_path / "x.tif", pixels.astype(np.uint16) * 257, check_contrast=False)
-    got = read_rgb(tmp_path / "x.tif")
-    assert got.dtype == torch.uint8
-    assert np.array_equal(got[0].numpy(), COFFEE[..., 0])
-
-
-def marked(sizes):
-    """Pictures whose pixels tell where they are from: picture, row, column."""
-    pictures = []
-    for i, (height, width) in enumerate(sizes):
-        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        pictures.append(torch.stack([torch.full_like(rows, i), rows, columns]).byte())
-    return pictures
-
-
-@settings(deadline=None, max_examples=20)
-@given(
-    sizes=st.lists(st.tuples(st.integers(5, 30), st.integers(5, 30)), min_size=1, max_size=6),
-    extent=st.integers(1, 5),
-    seed=st.integers(0, 99),
-)
-def test_every_crop_lies_in_one_picture(sizes, extent, seed):
-    crops = ImageBank(marked(sizes)).crops(40, extent, generator(seed))
-    assert crops.shape == (40, 3, extent, extent)
-    codes = (crops * 255).round().long()
-    first = codes[:, :, :1, :1]
-    steps = torch.arange(extent)
-    assert (codes[:, 0] == first[:, 0]).all()
-    assert (codes[:, 1] == first[:, 1] + steps[:, None]).all()
-    assert (codes[:, 2] == first[:, 2] + steps).all()
-    ends = torch.tensor(sizes)[first[:, 0, 0, 0]] - extent
-    assert (first[:, 1:, 0, 0] <= ends).all()
-    assert torch.equal(codes / 255, crops)
-
-
-def test_crops_follow_the_area_and_reach_every_place():
-    sizes = [(8, 8), (8, 40), (16, 20)]
-    count, extent = 8000, 6
-    codes = (ImageBank(marked(sizes)).crops(count, extent, generator()) * 255).round().long()
-    area = torch.tensor([h * w for h, w in sizes]).double()
-    share = area / area.sum()
-    found = codes[:, 0, 0, 0].bincount(minlength=3) / count
-    spread = (share * (1 - share) / count).sqrt()
-    assert ((found - share).abs() < 4 * spread).all()
-    for i, (height, width) in enumerate(sizes):
-        corners = codes[codes[:, 0, 0, 0] == i][:, 1:, 0, 0]
-        places = corners.unique(dim=0)
-        assert len(places) == (height - extent + 1) * (width - extent + 1)
-
-
-def test_batches_alternate_and_repeat_for_a_seed(folders, train):
+def test_pairs_take_turns_and_batches_repeat_for_a_seed(folders, train):
     def batches(**arguments):
         module = ImageDataModule(folders, crop=16, batch_size=3, batches_per_epoch=2, **arguments)
         return train(module, 5, limit_val_batches=0)
@@ -171,6 +77,55 @@ def test_batches_alternate_and_repeat_for_a_seed(folders, train):
     assert all(torch.equal(a[k], b[k]) for a, b in zip(first, again, strict=True) for k in a)
     assert not torch.equal(first[0]["clean"], other[0]["clean"])
     assert not torch.equal(first[0]["clean"], first[2]["clean"])
+
+
+def test_a_maker_named_twice_has_twice_the_share(folders, train):
+    makers = [noisy_rgb, noisy_yuv420, noisy_rgb]
+    module = ImageDataModule(folders, crop=16, batch_size=1, pairs=makers)
+    shapes = [b["noisy"].shape[1] for b in train(module, 6, limit_val_batches=0)]
+    assert shapes == [3, 6, 3] * 2
+
+
+@pytest.mark.parametrize(("hold", "workers"), [("memory", 0), ("disk", 0), ("disk", 2)])
+def test_batches_do_not_depend_on_where_pictures_are_held(folders, train, tmp_path, hold, workers):
+    def batches(**arguments):
+        module = ImageDataModule(
+            folders,
+            crop=16,
+            batch_size=2,
+            batches_per_epoch=2,
+            rescale=1.5,
+            jitter=0.2,
+            **arguments,
+        )
+        return train(module, 4, limit_val_batches=0)
+
+    expected = batches()
+    got = batches(hold=hold, workers=workers, cache=tmp_path)
+    for a, b in zip(expected, got, strict=True):
+        assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_resumed_training_goes_on_with_the_next_batch(folders, tmp_path):
+    def run(folder, steps, **arguments):
+        task = Watching()
+        trainer = Trainer(
+            max_steps=steps,
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+            callbacks=[ModelCheckpoint(tmp_path / folder, save_last=True, every_n_train_steps=1)],
+        )
+        module = ImageDataModule(folders, crop=16, batch_size=2, batches_per_epoch=3)
+        trainer.fit(task, module, **arguments)
+        return task.batches
+
+    whole = run("whole", 7)
+    parts = run("first", 4) + run("then", 7, ckpt_path=tmp_path / "first" / "last.ckpt")
+    assert len(parts) == 7
+    assert all(torch.equal(a["noisy"], b["noisy"]) for a, b in zip(whole, parts, strict=True))
 
 
 def test_accumulated_batches_differ(folders, train):
@@ -245,7 +200,7 @@ def test_pictures_that_are_smaller_than_a_crop_are_passed_over(tmp_path, folders
     imsave(tmp_path / "large.png", photographs.cat()[:EXTENT, :40])
     module = ImageDataModule([tmp_path], crop=EXTENT)
     module.setup("fit")
-    assert module._bank.sizes.tolist() == [[EXTENT, 40]]
+    assert module._crops.pictures.sizes.tolist() == [[EXTENT, 40]]
     with pytest.raises(ValueError, match=f"crop={EXTENT + 8}"):
         ImageDataModule([tmp_path], crop=EXTENT + 8).setup("fit")
 
@@ -256,3 +211,17 @@ def test_a_missing_folder_is_named(tmp_path, stage):
     with pytest.raises(FileNotFoundError, match="gone"):
         module.setup(stage)
         list(module.test_dataloader())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"rescale": 0.5}, "rescale=0.5"),
+        ({"jitter": 1.0}, "jitter=1.0"),
+        ({"pairs": []}, "pairs"),
+        ({"workers": 2}, "workers=2"),
+    ],
+)
+def test_impossible_arguments_are_named(folders, arguments, word):
+    with pytest.raises(ValueError, match=word):
+        ImageDataModule(folders, **arguments)
