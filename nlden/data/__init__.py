@@ -1,6 +1,14 @@
 """Data sets and LightningDataModules."""
 
-from nlden.data.augment import noisy_rgb, noisy_yuv420
+from nlden.data.augment import noisy_real, noisy_rgb, noisy_yuv420
 from nlden.data.images import ImageDataModule
+from nlden.data.pairs import noise2noise, supervised
 
-__all__ = ["ImageDataModule", "noisy_rgb", "noisy_yuv420"]
+__all__ = [
+    "ImageDataModule",
+    "noise2noise",
+    "noisy_real",
+    "noisy_rgb",
+    "noisy_yuv420",
+    "supervised",
+]

@@ -9,6 +9,8 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from nlden.media.color import NEUTRAL, YCbCr
+from nlden.noise import compress_jpeg, draw_real_noise
+from nlden.noise.estimation import estimate_levels
 from nlden.noise.synthesis import quantize, store_yuv420, white_gaussian, ycbcr_gaussian
 
 _MATRICES = ("bt601", "bt709", "bt709", "bt2020")  # BT.709 is the most frequent in files
@@ -119,6 +121,34 @@ def noisy_yuv420(clean: Tensor, generator: Generator) -> Mapping[str, Tensor]:
         "clean": target,
         "sigma": torch.where(in_rgb[:, None], born_levels, own_levels),
     }
+
+
+def noisy_real(clean: Tensor, generator: Generator) -> Mapping[str, Tensor]:
+    """Make pairs with the noise of photographs: see :func:`nlden.noise.draw_real_noise`.
+
+    Half of the batches are then compressed as JPEG files of quality 60 to 95. The told level is
+    the one that :mod:`nlden.noise.estimation` finds in the noisy picture, as it does in use.
+
+    Args:
+        clean: ``(B, 3, H, W)``.
+        generator: source of randomness, on the device of ``clean``.
+
+    Returns:
+        ``noisy`` and ``clean`` ``(B, 3, H, W)`` and ``sigma`` ``(B, 2)``.
+    """
+    noisy = draw_real_noise(clean, generator)["noisy"]
+    compressed, quality = _uniform(2, 0, 1, generator).tolist()
+    if compressed < 0.5:
+        noisy = compress_jpeg(
+            noisy, round(60 + 35 * quality), "4:2:0" if quality < 0.5 else "4:4:4"
+        )
+    return {"noisy": noisy, "clean": clean, "sigma": told_levels(noisy)}
+
+
+def told_levels(noisy: Tensor) -> Tensor:
+    """Return the levels ``(B, 2)`` that are estimated in RGB pictures ``(B, 3, H, W)``."""
+    found = [estimate_levels([(picture,)]) for picture in noisy]
+    return noisy.new_tensor([[levels.luma, levels.chroma] for levels in found])
 
 
 def _draw_color(generator: Generator) -> YCbCr:

@@ -93,22 +93,41 @@ class Pictures(Protocol):
         """Return uint8 ``(B, 3, extent, extent)``."""
 
 
+Shots = Sequence[tuple[Path, ...]]
+"""Image files; several of one scene and size are one picture with three channels each."""
+
+
+def read_shots(files: tuple[Path, ...]) -> Tensor:
+    """Read the files of one picture as uint8 ``(3 * files, H, W)``.
+
+    Raises:
+        ValueError: if their sizes differ.
+    """
+    images = [read_rgb(p) for p in files]
+    if any(i.shape != images[0].shape for i in images):
+        sizes = ", ".join(
+            f"{p} {i.shape[2]}x{i.shape[1]}" for p, i in zip(files, images, strict=True)
+        )
+        raise ValueError(f"shots of one scene must have one size: {sizes}")
+    return torch.cat(images)
+
+
 class ImageFiles:
     """Pictures that stay in their files: each crop decodes its picture.
 
     Args:
-        files: image files.
+        shots: the files of each picture.
     """
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        self.files = list(files)
-        self.sizes = torch.tensor([read_size(p) for p in self.files])
+    def __init__(self, shots: Shots) -> None:
+        self.shots = list(shots)
+        self.sizes = torch.tensor([read_size(files[0]) for files in self.shots])
 
     def crops(self, places: Places) -> Tensor:
-        """Return uint8 ``(B, 3, extent, extent)``."""
+        """Return uint8 ``(B, C, extent, extent)``."""
         return torch.stack(
             [
-                read_rgb(self.files[i])[:, top : top + places.extent, left : left + places.extent]
+                read_shots(self.shots[i])[:, top : top + places.extent, left : left + places.extent]
                 for i, top, left in zip(
                     places.index.tolist(), places.top.tolist(), places.left.tolist(), strict=True
                 )
@@ -120,7 +139,7 @@ class ImageBank:
     """Pictures of any size as one flat uint8 tensor, from which crops are gathered at once.
 
     Args:
-        pixels: uint8 ``(N, 3)``, the pixels of all pictures, each in reading order.
+        pixels: uint8 ``(N, C)``, the pixels of all pictures, each in reading order.
         sizes: ``(pictures, 2)``, heights and widths, on the CPU.
         path: file that holds both and is mapped to memory; processes then share it.
     """
@@ -133,27 +152,27 @@ class ImageBank:
         self._starts = area.cumsum(0) - area
 
     @classmethod
-    def read(cls, files: Sequence[Path]) -> "ImageBank":
+    def read(cls, shots: Shots) -> "ImageBank":
         """Decode image files."""
-        images = [read_rgb(p) for p in files]
-        pixels = torch.cat([i.permute(1, 2, 0).reshape(-1, 3) for i in images])
+        images = [read_shots(files) for files in shots]
+        pixels = torch.cat([i.permute(1, 2, 0).flatten(0, 1) for i in images])
         return cls(pixels, torch.tensor([i.shape[1:] for i in images]))
 
     @classmethod
-    def mapped(cls, files: Sequence[Path], folder: Path) -> "ImageBank":
+    def mapped(cls, shots: Shots, folder: Path) -> "ImageBank":
         """Decode image files into a file of ``folder``, once, and map it to memory.
 
         The file is named for the paths, lengths and times of the images: changed images make a
         new one.
         """
         key = hashlib.sha256()
-        for path in files:
+        for path in (p for files in shots for p in files):
             state = path.stat()
             key.update(f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
         target = Path(folder) / f"{key.hexdigest()[:16]}.safetensors"
         if not target.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
-            bank = cls.read(files)
+            bank = cls.read(shots)
             part = target.with_suffix(f".{os.getpid()}.part")
             save_file({"pixels": bank.pixels, "sizes": bank.sizes}, part)
             part.replace(target)
@@ -178,7 +197,7 @@ class ImageBank:
         )
 
     def crops(self, places: Places) -> Tensor:
-        """Return uint8 ``(B, 3, extent, extent)`` on the device of the pixels."""
+        """Return uint8 ``(B, C, extent, extent)`` on the device of the pixels."""
         device = self.pixels.device
         corner = self._starts[places.index] + places.top * (width := self.sizes[places.index, 1])
         steps = torch.arange(places.extent, device=device)
@@ -216,5 +235,5 @@ class CropBatches(Dataset[tuple[int, Tensor]]):
         return draw_places(self.pictures.sizes, self.batch_size, extent, generator)
 
     def __getitem__(self, number: int) -> tuple[int, Tensor]:
-        """Return the number and uint8 crops ``(B, 3, extent, extent)``."""
+        """Return the number and uint8 crops ``(B, C, extent, extent)``."""
         return number, self.pictures.crops(self.places(number))

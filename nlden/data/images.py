@@ -11,11 +11,12 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from nlden.data.augment import color_jitter, dihedral, noisy_rgb, noisy_yuv420, resize
 from nlden.data.crops import CropBatches, ImageBank, ImageFiles, list_images, read_rgb, read_size
+from nlden.data.pairs import corner, list_pairs, real_pair
 from nlden.media.color import YCbCr
 from nlden.noise.synthesis import quantize, store_yuv420
 
 Pairs = Callable[[Tensor, Generator], Mapping[str, Tensor]]
-"""Makes a batch of clean RGB ``(B, 3, N, N)`` to noisy/clean pairs, on its device."""
+"""Makes a batch of clean RGB ``(B, 3, N, N)``, or of two shots ``(B, 6, N, N)``, to pairs."""
 
 
 class ImageDataModule(LightningDataModule):
@@ -30,6 +31,12 @@ class ImageDataModule(LightningDataModule):
     Args:
         folders: folders of clean photographs.
         test_folders: folders to test on.
+        partners: folders of second shots of the scenes of ``folders``, matched by the order of
+            their names: then ``pairs`` must take two shots, as :func:`noise2noise` and
+            :func:`supervised` do.
+        val_folders: folders of real noisy photographs to validate on, instead of those that are
+            held out.
+        val_partners: their clean counterparts, likewise.
         crop: extent of the training crops in pixels, a multiple of 8.
         batch_size: crops of a training batch.
         batches_per_epoch: batches between validations.
@@ -51,6 +58,9 @@ class ImageDataModule(LightningDataModule):
         self,
         folders: Sequence[Path],
         test_folders: Sequence[Path] = (),
+        partners: Sequence[Path] = (),
+        val_folders: Sequence[Path] = (),
+        val_partners: Sequence[Path] = (),
         crop: int = 128,
         batch_size: int = 16,
         batches_per_epoch: int = 250,
@@ -68,12 +78,17 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"rescale={rescale} must be at least 1")
         if not 0 <= jitter < 1:
             raise ValueError(f"jitter={jitter} must lie in [0, 1)")
+        if jitter and partners:
+            raise ValueError(f"jitter={jitter} is for clean photographs, not for pairs of shots")
         if not pairs:
             raise ValueError("pairs must name at least one function")
         if workers and hold == "device":
             raise ValueError(f"workers={workers}: hold='device' crops on the device, without any")
         self.folders = [Path(f) for f in folders]
         self.test_folders = [Path(f) for f in test_folders]
+        self.partners = [Path(f) for f in partners]
+        self.val_folders = [Path(f) for f in val_folders]
+        self.val_partners = [Path(f) for f in val_partners]
         self.crop = crop
         self.batch_size = batch_size
         self.batches_per_epoch = batches_per_epoch
@@ -91,11 +106,15 @@ class ImageDataModule(LightningDataModule):
         """Read the photographs that the stage needs."""
         if stage not in ("fit", "validate"):
             return
-        files = [list_images(f) for f in self.folders]
-        self._held_out = [p for folder in files for p in folder[12::25]]
+        shots: list[list[tuple[Path, ...]]]
+        if self.partners:
+            shots = [list(pairs) for pairs in list_pairs(self.folders, self.partners)]
+        else:
+            shots = [[(p,) for p in list_images(f)] for f in self.folders]
+        self._held_out = [files for folder in shots for files in folder[12::25]]
         if stage == "fit" and self._crops is None:
-            others = [p for folder in files for i, p in enumerate(folder) if i % 25 != 12]
-            large = [p for p in others if min(read_size(p)) >= self.crop]
+            others = [files for folder in shots for i, files in enumerate(folder) if i % 25 != 12]
+            large = [files for files in others if min(read_size(files[0])) >= self.crop]
             if not large:
                 raise ValueError(f"no training image is as large as crop={self.crop}")
             pictures: ImageBank | ImageFiles
@@ -123,7 +142,7 @@ class ImageDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Mapping[str, Any]]:
-        """Return the held-out crops, RGB and packed 4:2:0, at each test level."""
+        """Return the held-out crops, RGB and packed 4:2:0, at each test level; or real pairs."""
         return DataLoader(list(self._validation_pairs()), batch_size=None)  # type: ignore[arg-type]
 
     def test_dataloader(self) -> DataLoader[Mapping[str, Any]]:
@@ -157,16 +176,19 @@ class ImageDataModule(LightningDataModule):
         clean = color_jitter(clean, self.jitter, generator)
         return self.pairs[number % len(self.pairs)](clean, generator)
 
-    def _validation_pairs(self) -> Sequence[Mapping[str, Any]]:
-        pairs = []
-        for i, path in enumerate(self._held_out):
-            image = read_rgb(path)
-            height, width = (min(256, s // 8 * 8) for s in image.shape[1:])
-            image = image[:, :height, :width]
-            for sigma in self.test_sigmas:
-                pair = _gaussian_pair(image, sigma, i, f"rgb/{sigma:g}")
-                pairs += [pair, _stored_pair(pair, sigma)]
-        return pairs
+    def _validation_pairs(self) -> Iterator[Mapping[str, Any]]:
+        if self.val_folders:
+            given = list_pairs(self.val_folders, self.val_partners)
+            yield from (real_pair(*files) for folder in given for files in folder)
+        elif self.partners:
+            yield from (real_pair(*files) for files in self._held_out)
+        else:
+            for i, (path,) in enumerate(self._held_out):
+                image = corner(read_rgb(path))
+                for sigma in self.test_sigmas:
+                    pair = _gaussian_pair(image, sigma, i, f"rgb/{sigma:g}")
+                    yield pair
+                    yield _stored_pair(pair, sigma)
 
 
 class _Numbers(Dataset[int]):

@@ -141,7 +141,8 @@ def test_sizes_come_from_headers(files):
 
 @pytest.mark.parametrize("rescale", [1.0, 2.0])
 def test_batches_are_the_same_wherever_pictures_are_held(files, tmp_path, rescale):
-    ways = [ImageFiles(files), ImageBank.read(files), ImageBank.mapped(files, tmp_path / "cache")]
+    shots = [(p,) for p in files]
+    ways = [ImageFiles(shots), ImageBank.read(shots), ImageBank.mapped(shots, tmp_path / "cache")]
     batches = [CropBatches(w, 5, 16, rescale, seed=3) for w in ways]
     extents = set()
     for number in (0, 1, 7, 12345):
@@ -158,14 +159,15 @@ def test_batches_are_the_same_wherever_pictures_are_held(files, tmp_path, rescal
 
 def test_a_mapped_bank_is_made_once_and_travels_by_its_path(files, tmp_path):
     cache = tmp_path / "cache"
-    first = ImageBank.mapped(files, cache)
+    shots = [(p,) for p in files]
+    first = ImageBank.mapped(shots, cache)
     (held,) = cache.iterdir()
     written = held.stat().st_mtime_ns
     sent = pickle.dumps(first)
     assert len(sent) < 1000 < first.pixels.nbytes
     assert torch.equal(pickle.loads(sent).pixels, first.pixels)
-    ImageBank.mapped(files, cache)
+    ImageBank.mapped(shots, cache)
     assert [p.stat().st_mtime_ns for p in cache.iterdir()] == [written]
     imsave(files[0], photographs.cat()[:44, :44], check_contrast=False)
-    assert ImageBank.mapped(files, cache).sizes[0].tolist() == [44, 44]
+    assert ImageBank.mapped(shots, cache).sizes[0].tolist() == [44, 44]
     assert len(list(cache.iterdir())) == 2

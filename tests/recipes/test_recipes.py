@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from skimage import data as photographs
 from skimage.io import imsave
 
@@ -30,7 +31,11 @@ def test_a_recipe_runs(recipe, folder, tmp_path, monkeypatch):
     header = recipe.read_text().split("\nmodel:")[0]
     assert f"nlden train fit --config {recipe.relative_to(ROOT)}" in header
     monkeypatch.chdir(tmp_path)
-    data = ["--data.init_args.folders", f"[{folder}]", "--data.init_args.crop", "32"]
+    data = ["--data.init_args.crop", "32", "--data.init_args.cache", str(tmp_path / "cache")]
+    recipe_data = yaml.safe_load(recipe.read_text())["data"]["init_args"]
+    for name in ("folders", "partners", "val_folders", "val_partners"):
+        if name in recipe_data:
+            data += [f"--data.init_args.{name}", f"[{folder}]"]
     small = ["--data.init_args.batch_size", "2", "--data.init_args.batches_per_epoch", "2"]
     steps = ["--trainer.max_steps", "2", "--trainer.check_val_every_n_epoch", "1"]
     main(["fit", "--config", str(recipe), *data, *small, *steps, "--trainer.accelerator", "cpu"])
