@@ -47,7 +47,7 @@ def test_help_and_import_do_not_load_torch():
 
 
 def test_every_command_explains_itself():
-    for command in ("denoise", "demo", "models", "bench"):
+    for command in ("denoise", "demo", "evaluate", "models", "bench"):
         result = nlden(command, "--help")
         assert result.returncode == 0
         assert "Usage" in result.stdout
