@@ -8,21 +8,19 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from nlden.media.color import YCbCr, halve, pack_yuv420
+from nlden.noise.sampling import normal
 
 
-def _normal(shape: torch.Size | tuple[int, ...], like: Tensor, generator: Generator) -> Tensor:
-    return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
-
-
-def white_gaussian(x: Tensor, sigma: Tensor, generator: Generator) -> Tensor:
+def white_gaussian(x: Tensor, sigma: Tensor | float, generator: Generator) -> Tensor:
     """Add independent Gaussian noise, ``x + sigma * n``; neither clipped nor rounded.
 
     Args:
         x: picture, any shape.
-        sigma: level, broadcast against ``x``.
+        sigma: level, broadcast against ``x``: for a batch ``(B, C, H, W)`` one a picture is
+            ``(B, 1, 1, 1)``, one a channel ``(1, C, 1, 1)``, a map ``(B, 1, H, W)``.
         generator: source of randomness, on the device of ``x``.
     """
-    return x + sigma * _normal(x.shape, x, generator)
+    return x + sigma * normal(x.shape, x, generator)
 
 
 def ycbcr_gaussian(
@@ -41,8 +39,8 @@ def ycbcr_gaussian(
     """
     batch, _, height, width = rgb.shape
     level_y, level_c = color.plane_levels(1.0)
-    y = _normal((batch, 1, height, width), rgb, generator) * level_y * luma.view(-1, 1, 1, 1)
-    c = _normal((batch, 2, height, (width + 1) // 2), rgb, generator)
+    y = normal((batch, 1, height, width), rgb, generator) * level_y * luma.view(-1, 1, 1, 1)
+    c = normal((batch, 2, height, (width + 1) // 2), rgb, generator)
     c = F.interpolate(c, size=(height, width), mode="bilinear", align_corners=False)
     # Interpolation to twice the width keeps 5/8 of the variance; the level tells what is left.
     c = c * (8 / 5) ** 0.5 * level_c * chroma.view(-1, 1, 1, 1)

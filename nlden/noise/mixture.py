@@ -1,0 +1,50 @@
+"""Pairs to train denoisers of real photographs with, made from clean pictures."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Generator, Tensor
+
+from nlden.noise.camera import draw_camera, through_camera
+from nlden.noise.gaussian import blur_response, filtered
+from nlden.noise.synthesis import quantize
+
+
+def draw_real_noise(
+    clean: Tensor, generator: Generator, coded: Tensor | None = None
+) -> Mapping[str, Tensor]:
+    """Draw noise as photographs have it: signal-dependent, correlated, clipped, stored.
+
+    Each picture goes through a camera of its own (:func:`nlden.noise.draw_camera`), with and
+    without noise; the difference is the noise. That of every other picture, by chance, is
+    smoothed by a Gaussian of 0.3 to 1.2 pixels, as scaling and the camera's own denoising leave
+    it: coarser and weaker. It is added to the clean picture, which thus keeps the sharpness
+    that bilinear demosaicking would take, and the sum is clipped and rounded to 8 bits.
+
+    Args:
+        clean: sRGB ``(B, 3, H, W)`` in [0, 1].
+        generator: source of randomness, on the device of ``clean``.
+        coded: the clean pictures after a codec, ``(B, 3, H, W)``, prepared in the workers
+            (:func:`nlden.noise.compress_jpeg`, :func:`nlden.noise.compress_video`); the noise
+            is added to them instead, so that what the codec did has to be undone as well.
+
+    Returns:
+        ``noisy`` and ``clean`` ``(B, 3, H, W)``, and ``sigma`` ``(B,)``, the root mean square
+        of their difference.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    if coded is not None and coded.shape != clean.shape:
+        raise ValueError(
+            f"coded has shape {tuple(coded.shape)}, must be that of clean, {tuple(clean.shape)}"
+        )
+    n = clean.shape[0]
+    camera = draw_camera(n, generator)
+    noise = through_camera(clean, camera, generator) - through_camera(clean, camera)
+    smooth, width = torch.rand((2, n), generator=generator, device=generator.device)
+    widths = torch.where(smooth < 0.5, 0.3 + 0.9 * width, 0.0)
+    noise = filtered(noise, blur_response(noise, widths))
+    noisy = quantize((clean if coded is None else coded) + noise)
+    sigma = (noisy - clean).square().mean((1, 2, 3)).sqrt()
+    return {"noisy": noisy, "clean": clean, "sigma": sigma}

@@ -1,0 +1,64 @@
+import pytest
+import torch
+from skimage import data as photographs
+
+from nlden.noise import compress_jpeg, draw_real_noise, quantize
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def clean():
+    names = ("astronaut", "coffee", "chelsea", "rocket")
+    crops = [torch.from_numpy(getattr(photographs, n)()[50:177, 100:228]) for n in names]
+    return torch.stack(crops * 4).permute(0, 3, 1, 2) / 255
+
+
+def test_noisy_pictures_are_stored_in_eight_bits_and_their_level_is_told(clean):
+    drawn = draw_real_noise(clean, generator())
+    assert torch.equal(drawn["clean"], clean)
+    assert torch.allclose(quantize(drawn["noisy"]), drawn["noisy"], atol=1e-6)
+    found = (drawn["noisy"] - clean).square().flatten(1).mean(1).sqrt()
+    assert drawn["sigma"].shape == (16,)
+    assert torch.allclose(drawn["sigma"], found, rtol=1e-4)
+    # Levels of photographs: from hardly visible to strong, different in each.
+    assert drawn["sigma"].min() > 0.2 / 255
+    assert drawn["sigma"].max() < 60 / 255
+    assert drawn["sigma"].max() > 3 * drawn["sigma"].min()
+
+
+def test_the_noise_has_no_bias_in_mid_tones_and_follows_the_signal():
+    tones = torch.tensor([0.3, 0.6]).repeat_interleave(64).view(1, 1, 1, 128)
+    x = tones.expand(64, 3, 64, 128)
+    drawn = draw_real_noise(x, generator())
+    noise = drawn["noisy"] - x
+    # Rounding to 8 bits, that of the sensor and the bend of the curve stay below a code or so.
+    assert noise.mean().abs() < 1 / 255
+    darker, lighter = noise[..., 4:60].std((1, 2, 3)), noise[..., 68:124].std((1, 2, 3))
+    # The curve that lifts the shadows lifts their noise as well, more than light adds of it.
+    strong = drawn["sigma"] > 2 / 255
+    assert strong.sum() > 20
+    assert (darker[strong] > lighter[strong]).double().mean() > 0.9
+
+
+def test_about_half_of_the_pictures_have_coarse_noise():
+    x = torch.full((200, 3, 48, 48), 0.5)
+    noise = draw_real_noise(x, generator())["noisy"] - x
+    noise = noise - noise.mean((2, 3), keepdim=True)
+    alike = (noise[..., 2:] * noise[..., :-2]).mean((1, 2, 3)) / noise.square().mean((1, 2, 3))
+    # Two pixels apart demosaicked noise is little correlated; a blur of a pixel makes it so.
+    coarse = (alike > 0.35).double().mean().item()
+    assert 0.2 < coarse < 0.5
+
+
+def test_what_a_codec_did_is_part_of_the_noise(clean):
+    coded = compress_jpeg(clean, 20)
+    plain, both = draw_real_noise(clean, generator()), draw_real_noise(clean, generator(), coded)
+    inside = (plain["noisy"] > 0.1) & (plain["noisy"] < 0.9)
+    inside &= (both["noisy"] > 0.1) & (both["noisy"] < 0.9)
+    change = both["noisy"] - plain["noisy"] - (coded - clean)
+    assert change[inside].abs().max() < 1.01 / 255  # two roundings
+    assert torch.equal(both["clean"], clean)
+    assert (both["sigma"] > plain["sigma"]).double().mean() > 0.8
