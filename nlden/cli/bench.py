@@ -182,3 +182,66 @@ def data(
     console.print(f"{batch_size} crops of {crop}x{crop}; {environment(where)}")
     if csv is not None:
         write_csv(csv, [asdict(row) for row in rows])
+
+
+@app.command("network")
+def network(
+    model: Annotated[str, typer.Option(help="Weights by name or file.")] = "image-base",
+    megapixels: Annotated[
+        str, typer.Option(help="Sizes of pictures, with commas; the first is taken apart.")
+    ] = "1,24",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16, fp16, or auto (the faster of the first two here).")
+    ] = "auto",
+    csv: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
+) -> None:
+    """Speed of a denoiser against that of plain convolutions, and the cost of large pictures."""
+    try:
+        sizes = [float(n) for n in megapixels.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or not all(0.01 <= n <= 1000 for n in sizes):
+        raise UsageError(f"--megapixels {megapixels}: give sizes of 0.01 to 1000, such as 1,24")
+    if precision not in ("auto", "fp32", "bf16", "fp16"):
+        raise UsageError(f"--precision {precision}: give one of auto, fp32, bf16, fp16")
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from nlden.evaluation.environment import environment, write_csv
+    from nlden.evaluation.roofline import picture_cost, roofline
+    from nlden.inference.engines import DeviceError, choose_device, keep_freed_memory
+    from nlden.jobs.denoise import open_denoiser
+    from nlden.models.pretrained import WeightsError
+
+    keep_freed_memory()
+    try:
+        where = choose_device(device)
+        denoiser = open_denoiser(model, where, precision, None)
+    except (DeviceError, WeightsError) as error:
+        raise UsageError(str(error)) from error
+    name = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[str(denoiser.dtype)[6:]]
+    parts = roofline(denoiser.network, where, denoiser.dtype, round((sizes[0] * 1e6) ** 0.5))
+    costs = [picture_cost(model, str(where), name, n) for n in sizes]
+
+    table = Table("part", "seconds", "GFLOP", "GFLOP/s", "of plain")
+    for part in parts:
+        shown = f"{part.rate:.3g}" if part.operations else ""
+        ratio = f"{part.rate / parts[-1].rate:.2f}" if part.operations else ""
+        count = f"{part.operations / 1e9:.3g}" if part.operations else ""
+        table.add_row(part.name, f"{part.seconds:.3g}", count, shown, ratio)
+    pictures = Table("picture", "s/megapixel", "of the first", "peak memory")
+    for cost in costs:
+        pictures.add_row(
+            f"{cost.megapixels:g} megapixels",
+            f"{cost.seconds:.3g}",
+            f"{cost.seconds / costs[0].seconds:.2f}",
+            f"{cost.mebibytes:.0f} MiB",
+        )
+    console = Console()
+    console.print(table)
+    console.print(pictures)
+    console.print(f"{model}, {name}; {environment(where)}")
+    if csv is not None:
+        write_csv(csv, [asdict(part) for part in parts])

@@ -38,7 +38,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the refined features."""
         y = self.conv2(F.relu(self.conv1(x), inplace=True))
-        return x + (y if self.attention is None else self.attention(y))
+        # Large pictures: one map less is alive, and nothing needs the convolution's own result.
+        return y.add_(x) if self.attention is None else x + self.attention(y)
 
 
 class UNet(nn.Module):
@@ -122,5 +123,5 @@ class UNet(nn.Module):
             x = down(x)
         x = self.coarsest(x)
         for index in reversed(range(len(skips))):
-            x = self.decoder[index](self.up[index](x) + skips[index])
+            x = self.decoder[index](self.up[index](x).add_(skips.pop()))
         return x

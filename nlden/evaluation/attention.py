@@ -188,11 +188,11 @@ def _one(name: str, form: str, positions: int) -> tuple[float, float]:
 
     def step(side: int) -> tuple[float, float]:
         x = torch.randn(1, CHANNELS, side, side, requires_grad=True)
-        before = _peak()
+        before = peak_memory()
         started = time.perf_counter()
         y = run(x)
         y.backward(torch.ones_like(y))
-        return time.perf_counter() - started, _peak() - before
+        return time.perf_counter() - started, peak_memory() - before
 
     step(8)  # libraries are loaded and threads are made
     side = round(positions**0.5)
@@ -211,13 +211,13 @@ def _windowed_clip(window: Sequence[int], size: Sequence[int]) -> tuple[float, f
     block = NonLocal3d(CHANNELS, window=window, block=(frames, 8, 8), clip=True).eval()
     block(torch.randn(1, CHANNELS, *(min(w, s) for w, s in zip(window, size, strict=True))))
     x = torch.randn(1, CHANNELS, *size)
-    before = _peak()
+    before = peak_memory()
     started = time.perf_counter()
     y = block(x)
-    return time.perf_counter() - started, _peak() - before - y.nbytes / 2**20
+    return time.perf_counter() - started, peak_memory() - before - y.nbytes / 2**20
 
 
-def _peak() -> float:
+def peak_memory() -> float:
     """Return the highest resident memory so far, in MiB."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -251,3 +251,19 @@ def test_what_cannot_feed_a_training_is_a_usage_error(tmp_path, arguments, word)
     result = nlden("bench", "data", *arguments, cwd=tmp_path)
     assert result.returncode == 2
     assert word in one_line(result)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--megapixels", "0"], "--megapixels"),
+        (["--megapixels", "large"], "--megapixels"),
+        (["--precision", "int3"], "--precision"),
+        (["--model", "nonsense"], "nonsense"),
+        (["--device", "abacus"], "abacus"),
+    ],
+)
+def test_what_cannot_be_taken_apart_is_a_usage_error(options, word):
+    result = nlden("bench", "network", *options)
+    assert result.returncode == 2
+    assert word in one_line(result)
