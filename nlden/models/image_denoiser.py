@@ -31,8 +31,14 @@ class ImageDenoiser(nn.Module):
     ``s`` and chroma level ``s`` for ``rgb`` (one number tells both), while the planes of
     ``yuv420`` are told their own levels.
 
+    What is subtracted is bounded by ``limit`` times the told level (for ``rgb`` the larger of the
+    two): Gaussian noise hardly ever exceeds four standard deviations, what does is detail. So a
+    picture that is told to be clean comes back as it is.
+
     Args:
         body: network of ``(B, width, h, w)`` features, with attributes ``widths`` and ``stride``.
+        limit: bound of the predicted noise in told levels; None for none, as networks need that
+            are told less than there is.
 
     Shape:
         ``forward``: ``(B, 3, H, W)`` RGB of any size, or packed ``(B, 12 or 6, h, w)``, values
@@ -40,9 +46,12 @@ class ImageDenoiser(nn.Module):
         ``(B, 2, h, w)`` on the packed grid.
     """
 
-    def __init__(self, body: UNet) -> None:
+    def __init__(self, body: UNet, limit: float | None = 4.0) -> None:
         super().__init__()
+        if limit is not None and not limit > 0:
+            raise ValueError(f"limit={limit} must be above 0, or None")
         self.body = body
+        self.limit = limit
         width = body.widths[0]
         self.stems = nn.ModuleDict(
             {
@@ -84,13 +93,22 @@ class ImageDenoiser(nn.Module):
         name = "rgb" if packed.shape[1] == PACKED["rgb"] else "yuv420"
         packed = packed.float()
         height, width = packed.shape[2:]
-        x = torch.cat([packed, noise_map(sigma, packed)], dim=1)
+        level = noise_map(sigma, packed)
+        x = torch.cat([packed, level], dim=1)
         dtype = next(self.parameters()).dtype
         x = x.to(dtype, memory_format=torch.channels_last)
         stride = self.body.stride
         x = F.pad(x, (0, -width % stride, 0, -height % stride), mode="replicate")
         noise = self.tails[name](self.body(self.stems[name](x)))
-        return packed - noise[:, :, :height, :width].float()
+        noise = noise[:, :, :height, :width].float()
+        if self.limit is not None:
+            luma, chroma = level.split(1, dim=1)
+            if name == "rgb":
+                bound = torch.maximum(luma, chroma)
+            else:
+                bound = torch.cat([luma.expand(-1, 4, -1, -1), chroma.expand(-1, 2, -1, -1)], dim=1)
+            noise = noise.clamp(-self.limit * bound, self.limit * bound)
+        return packed - noise
 
 
 def noise_map(sigma: Tensor | float, packed: Tensor) -> Tensor:
@@ -110,19 +128,29 @@ def noise_map(sigma: Tensor | float, packed: Tensor) -> Tensor:
     return level.expand(batch, 2, height, width)
 
 
-def image_denoiser_base() -> ImageDenoiser:
-    """Build the denoiser of the shipped ``image-base`` weights (109 kMAC per pixel)."""
-    return _denoiser((64, 96, 192), (1, 2, 1))
+def image_denoiser_base(limit: float | None = 4.0) -> ImageDenoiser:
+    """Build the denoiser of the shipped ``image-base`` weights (109 kMAC per pixel).
+
+    Args:
+        limit: see :class:`ImageDenoiser`.
+    """
+    return _denoiser((64, 96, 192), (1, 2, 1), limit)
 
 
-def image_denoiser_fast() -> ImageDenoiser:
-    """Build the denoiser of the shipped ``image-fast`` weights (41 kMAC per pixel)."""
-    return _denoiser((32, 64, 128), (1, 2, 1))
+def image_denoiser_fast(limit: float | None = 4.0) -> ImageDenoiser:
+    """Build the denoiser of the shipped ``image-fast`` weights (41 kMAC per pixel).
+
+    Args:
+        limit: see :class:`ImageDenoiser`.
+    """
+    return _denoiser((32, 64, 128), (1, 2, 1), limit)
 
 
-def _denoiser(widths: tuple[int, ...], blocks: tuple[int, ...]) -> ImageDenoiser:
+def _denoiser(
+    widths: tuple[int, ...], blocks: tuple[int, ...], limit: float | None
+) -> ImageDenoiser:
     bottleneck = partial(
         NonLocal2d, scale="inner", bias=False, norm=None, window=16, block=8, clip=True
     )
     gate = partial(SqueezeExcitation, window=9)
-    return ImageDenoiser(UNet(widths, blocks, gate=gate, bottleneck=bottleneck))
+    return ImageDenoiser(UNet(widths, blocks, gate=gate, bottleneck=bottleneck), limit)

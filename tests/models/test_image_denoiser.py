@@ -188,3 +188,39 @@ def test_the_shipped_weights_believe_the_level_that_they_are_told(photograph):
     changes = [(network(photograph, s) - photograph).square().mean() for s in (0.0, 0.05, 0.2)]
     assert changes == sorted(changes)
     assert changes[2] > 10 * changes[0]
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    sigma=st.tuples(st.floats(0, 0.3), st.floats(0, 0.3)),
+    limit=st.floats(0.1, 5),
+    packed=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_no_more_is_subtracted_than_the_limit(sigma, limit, packed, seed):
+    generator = torch.Generator().manual_seed(seed)
+    network = ImageDenoiser(UNet((4, 4), (1, 1)), limit)
+    free = ImageDenoiser(UNet((4, 4), (1, 1)), None)
+    for tail in network.tails.values():
+        torch.nn.init.normal_(tail.weight, generator=generator)
+    free.load_state_dict(network.state_dict())
+    shape = (1, 6, 8, 8) if packed else (1, 3, 9, 8)
+    x = torch.rand(shape, generator=generator)
+    told = torch.tensor([sigma])
+    change, wanted = (n(x, told) - x for n in (network, free))
+    levels = torch.tensor([sigma[0]] * 4 + [sigma[1]] * 2 if packed else [max(sigma)] * 3)
+    bound = limit * levels.view(1, -1, 1, 1)
+    torch.testing.assert_close(change, wanted.clamp(-bound, bound), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["image-base", "image-fast"])
+def test_a_clean_picture_told_to_be_clean_stays_as_it_is(name):
+    x = torch.from_numpy(photographs.coffee()[:64, :80].copy()).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        assert torch.equal(load(name)(x, 0.0), x)
+
+
+@pytest.mark.parametrize("limit", [0, -1.0, float("nan")])
+def test_an_impossible_limit_is_named(limit):
+    with pytest.raises(ValueError, match="limit="):
+        ImageDenoiser(UNet((4, 4), (1, 1)), limit)
