@@ -60,7 +60,11 @@ def _one_of(value: str, allowed: tuple[str, ...], option: str) -> str:
 def command(
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="IN...", help="Videos, pictures or folders.", show_default=False),
+        typer.Argument(
+            metavar="IN...",
+            help="Videos, pictures, folders of them, or frames/%06d.png.",
+            show_default=False,
+        ),
     ],
     output: Annotated[
         Path,
@@ -106,12 +110,16 @@ def command(
     lossless: Annotated[bool, typer.Option("--lossless", help="Encode without loss.")] = False,
     start: Annotated[str | None, typer.Option(help="Begin here: seconds or H:M:S.")] = None,
     end: Annotated[str | None, typer.Option(help="Stop before: seconds or H:M:S.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Write at most so many frames of a video.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("-y", help="Overwrite existing targets.")] = False,
     seed: Annotated[int, typer.Option(help="Source of randomness, for models that use any.")] = 0,
 ) -> None:
     """Denoise videos, pictures and folders of them.
 
-    The noise level is measured, sound is copied, timing, bit depth and colour are kept.
+    The noise level is measured; sound, subtitles and all else are copied; timing, bit depth and
+    colour are kept. A name like frames/%06d.png reads or writes numbered pictures as one video.
 
     nlden denoise in.mp4 -o out.mp4
     """
@@ -126,6 +134,8 @@ def command(
     first, last = _second(start, "--start") or 0.0, _second(end, "--end")
     if last is not None and last <= first:
         raise UsageError(f"--end {end}: must come after --start {start or 0}")
+    if frames is not None and frames < 1:
+        raise UsageError(f"--frames {frames}: give a number from 1")
     _one_of(precision, ("auto", "fp32", "bf16", "fp16"), "--precision")
 
     import torch
@@ -144,6 +154,7 @@ def command(
         Encoding(codec, crf, encoder_preset, pix_fmt, lossless),
         first,
         last,
+        frames,
     )
     try:
         items = plan(inputs, output, overwrite=overwrite)

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nlden.media.sequences import is_sequence, numbers
 from nlden.media.stills import SUFFIXES as STILLS
 from nlden.media.stills import is_still
 
 VIDEOS = (
     *(".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg"),
-    *(".vob", ".wmv", ".flv", ".ogv", ".3gp", ".mxf", ".nut"),
+    *(".vob", ".wmv", ".flv", ".ogv", ".3gp", ".mxf", ".nut", ".y4m"),
 )
 
 
@@ -35,7 +36,8 @@ def plan(sources: Sequence[Path], output: Path, *, overwrite: bool = False) -> l
 
     One file goes to ``output``, or into it if that is a folder. Several files and the media
     files of folders (searched through, hidden ones left out) go into the folder ``output``,
-    which mirrors the tree.
+    which mirrors the tree. A name like ``frames/%06d.png`` stands for numbered pictures that are
+    one video.
 
     Raises:
         PlanError: if an input is missing or without media, if a target is an input, exists
@@ -49,7 +51,7 @@ def plan(sources: Sequence[Path], output: Path, *, overwrite: bool = False) -> l
     if single and not output.parent.is_dir():
         raise PlanError(f"{output}: there is no folder {output.parent}; make it first")
     for source in sources:
-        if not source.exists():
+        if not (numbers(source) if is_sequence(source) else source.exists()):
             raise PlanError(f"{source}: no such file")
         if source.is_dir():
             items += _folder(source, output)
@@ -87,10 +89,11 @@ def _check(item: Item, inputs: set[Path], *, overwrite: bool) -> None:
         raise PlanError(f"{target}: the target is an input; inputs are never overwritten")
     if target.is_dir():
         raise PlanError(f"{target}: the target is a folder")
-    if target.exists() and not overwrite:
+    if (numbers(target) if is_sequence(target) else target.exists()) and not overwrite:
         raise PlanError(f"{target}: exists already; -y overwrites it")
-    kind, known = ("picture", STILLS) if is_still(item.source) else ("video", VIDEOS)
-    if target.suffix.lower() not in known:
+    video = not is_still(item.source) or is_sequence(item.source)
+    kind, known = ("video", VIDEOS) if video else ("picture", STILLS)
+    if not (video if is_sequence(target) else target.suffix.lower() in known):
         raise PlanError(
             f"{target}: a {kind} cannot be written with the extension "
             f"{target.suffix or '(none)'}; use {', '.join(known[:5])}"

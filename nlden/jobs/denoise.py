@@ -1,8 +1,9 @@
 """Denoise one file."""
 
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from nlden.inference.planes import PlaneDenoiser
 from nlden.jobs.pipeline import WriteBehind, read_ahead
 from nlden.media.color import YCbCr
 from nlden.media.probe import Layout
-from nlden.media.reader import AudioPacket, Frame, VideoReader, sample_frames
+from nlden.media.reader import Frame, VideoReader
+from nlden.media.sampling import sample_frames
+from nlden.media.sequences import is_sequence
 from nlden.media.stills import Still, is_still, read_still, write_still
+from nlden.media.trim import Packet
 from nlden.media.writer import Encoding, VideoWriter
 from nlden.models import ImageDenoiser
 from nlden.models.pretrained import WeightsError, load
@@ -69,6 +73,7 @@ class Request:
         encoding: how to encode videos.
         start: first second of a video.
         end: second before which to stop; None is the end.
+        frames: how many frames of a video to write at the most; None is all.
     """
 
     noise: Noise = field(default_factory=Noise)
@@ -76,6 +81,7 @@ class Request:
     encoding: Encoding = field(default_factory=Encoding)
     start: float = 0.0
     end: float | None = None
+    frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -104,8 +110,9 @@ def denoise_file(
 ) -> Result:
     """Denoise a video or a still picture into a new file.
 
-    The sound of a video is copied packet by packet; timestamps, pixel format and colour tags
-    are kept. Decoding, network and encoding overlap. Memory does not grow with the length.
+    The other streams of a video are copied packet by packet; timestamps, pixel format, colour
+    tags, metadata and chapters are kept, as far as the target's container allows. Decoding,
+    network and encoding overlap. Memory does not grow with the length.
 
     Args:
         source: the file.
@@ -118,7 +125,7 @@ def denoise_file(
         MediaError: if the source cannot be read or the target not be written.
     """
     started = time.perf_counter()
-    if is_still(source):
+    if is_still(source) and not is_sequence(source):
         levels = _denoise_still(source, target, denoiser, request)
         progress(1, 1)
         return Result(1, time.perf_counter() - started, levels)
@@ -144,7 +151,7 @@ def _denoise_video(
     progress: Callable[[int, int], None],
     started: float,
 ) -> Result:
-    with VideoReader(source, request.start, request.end) as reader:
+    with VideoReader(source, request.start, request.end, request.frames) as reader:
         info = reader.info
 
         def estimate() -> Levels:
@@ -155,13 +162,13 @@ def _denoise_video(
         levels = request.noise.levels(info.layout, info.color, estimate)
         total = _expected(reader)
         shift = Fraction(request.start).limit_denominator(1_000_000)
-        writer = VideoWriter(target, info, reader.audio, request.encoding, shift)
+        writer = VideoWriter(target, info, reader.streams, request.encoding, shift)
 
-        def write(item: "Frame | AudioPacket") -> None:
+        def write(item: "Frame | Packet") -> None:
             if isinstance(item, Frame):
                 writer.write(item)
             else:
-                writer.write_audio(item)
+                writer.write_packet(item)
 
         done = 0
         with writer, WriteBehind(write) as behind:
@@ -170,15 +177,21 @@ def _denoise_video(
                     planes = denoiser(
                         item.planes, info.layout, info.color, levels, request.strength
                     )
-                    item = Frame(planes, info.layout, item.pts)
+                    item = replace(item, planes=planes)
                     done += 1
                     progress(done, total)
                 behind.put(item)
-        return Result(done, time.perf_counter() - started, levels, reader.warnings)
+        warnings = [*reader.warnings, *writer.warnings]
+        return Result(done, time.perf_counter() - started, levels, warnings)
 
 
 def _expected(reader: VideoReader) -> int:
     """Return how many frames will come, as far as the file tells; 0 if it does not."""
+    most = reader.frames or sys.maxsize
+    return min(most, _frames_between(reader) or (most if reader.frames else 0))
+
+
+def _frames_between(reader: VideoReader) -> int:
     info = reader.info
     if reader.start <= 0 and reader.end is None and info.frames:
         return info.frames
@@ -201,7 +214,8 @@ def choose_model(model: str, source: Path, device: torch.device) -> str:
     """
     if model != "auto":
         return model
-    return "image-fast" if device.type == "cpu" and not is_still(source) else "image-base"
+    video = not is_still(source) or is_sequence(source)
+    return "image-fast" if device.type == "cpu" and video else "image-base"
 
 
 def open_denoiser(

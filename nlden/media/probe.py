@@ -1,10 +1,12 @@
 """What a media file holds: pixel layout, colour tags, timing."""
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import av
 from av.container import InputContainer
@@ -12,6 +14,10 @@ from av.video.format import VideoFormat
 from av.video.stream import VideoStream
 
 from nlden.media.color import YCbCr
+from nlden.media.sequences import is_sequence, numbers
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter
 
 _DEPTHS = (8, 10, 12, 16)
 _MATRIX_TAGS = {1: "bt709", 5: "bt601", 6: "bt601", 9: "bt2020", 10: "bt2020"}
@@ -103,7 +109,14 @@ class VideoInfo:
         frames: number of frames that the file promises; 0 if it does not say.
         duration: seconds that the file promises, if it does.
         aspect: sample aspect ratio, if it is not square.
-        rotation: degrees by which a player turns the picture.
+        rotation: degrees by which a player turns the picture, counter-clockwise.
+        matrix: the nine numbers of FFmpeg's display matrix (turns and mirrors), if there is one.
+        index: place of the stream in the file.
+        disposition: its flags (default, forced...), as FFmpeg's number.
+        metadata: its own tags.
+        file_metadata: the tags of the file.
+        chapters: the chapters of the file.
+        start: earliest time of any stream, in seconds.
     """
 
     path: Path
@@ -118,6 +131,13 @@ class VideoInfo:
     duration: float | None
     aspect: Fraction | None
     rotation: int
+    matrix: tuple[int, ...] | None = None
+    index: int = 0
+    disposition: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    file_metadata: Mapping[str, str] = field(default_factory=dict)
+    chapters: "tuple[Chapter, ...]" = ()
+    start: Fraction = Fraction(0)
 
     @property
     def color(self) -> YCbCr:
@@ -147,8 +167,14 @@ def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
     """
     if path.is_file() and path.stat().st_size == 0:
         raise MediaError(f"{path}: the file is empty (0 bytes); copy it again from its source")
+    options = {}
+    if is_sequence(path):
+        found = numbers(path)
+        if not found:
+            raise MediaError(f"{path}: no pictures of this pattern")
+        options["start_number"] = str(found[0])
     with reading(path):
-        container = av.open(str(path), metadata_errors="replace")
+        container = av.open(str(path), options=options, metadata_errors="replace")
     videos = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
     if not videos or videos[0].codec_context is None or not videos[0].codec_context.width:
         container.close()
@@ -182,10 +208,16 @@ def describe(path: Path, container: InputContainer, stream: VideoStream) -> Vide
         codec=context.codec.name,
         time_base=stream.time_base,
         rate=stream.average_rate or stream.guessed_rate,
-        frames=stream.frames,
+        frames=0 if container.format.name == "avi" else stream.frames,  # AVI counts gaps, too
         duration=duration,
         aspect=aspect if aspect and aspect != 1 else None,
         rotation=0,
+        index=stream.index,
+        disposition=int(stream.disposition),
+        metadata=dict(stream.metadata),
+        file_metadata=dict(container.metadata),
+        chapters=tuple(container.chapters()),
+        start=Fraction(container.start_time or 0, av.time_base),
     )
 
 
@@ -198,3 +230,16 @@ def probe(path: Path) -> VideoInfo:
     container, stream = open_video(path)
     with container:
         return describe(path, container, stream)
+
+
+def orientation(path: Path) -> tuple[int, tuple[int, ...] | None]:
+    """Return rotation and display matrix of the first frame (a stream does not tell them)."""
+    container, stream = open_video(path)
+    with container:
+        try:
+            frame = next(container.decode(stream))
+        except (av.FFmpegError, StopIteration):
+            return 0, None
+        side_data: Any = frame.side_data  # PyAV's annotation describes something else
+        found = [bytes(d) for d in side_data if d.type.name == "DISPLAYMATRIX"]
+        return frame.rotation, struct.unpack("=9i", found[0]) if found else None

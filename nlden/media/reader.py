@@ -1,22 +1,31 @@
-"""Streaming reader: frames as tensors, sound as packets, in the order of the file."""
+"""Streaming reader: frames as tensors, all other streams as packets, in the order of the file."""
 
-import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any
 
 import av
 import numpy as np
 import torch
+from av.stream import Discard, Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from torch import Tensor
 
-from nlden.media.probe import Layout, MediaError, VideoInfo, describe, open_video, reading
-
-AudioPacket: TypeAlias = "av.Packet[Any]"
+from nlden.media.probe import (
+    Layout,
+    MediaError,
+    VideoInfo,
+    describe,
+    open_video,
+    orientation,
+    reading,
+)
+from nlden.media.trim import Packet, Trim, packet_seconds, trim_chapters
 
 
 @dataclass(frozen=True)
@@ -28,11 +37,13 @@ class Frame:
             ``(2, h, w)``; ``gray``: ``(1, H, W)``; ``rgb``: ``(3, H, W)``.
         layout: what the planes are.
         pts: presentation time in units of the stream's time base.
+        duration: how long it is shown, in the same units; 0 if the file does not say.
     """
 
     planes: tuple[Tensor, ...]
     layout: Layout
     pts: int
+    duration: int = 0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -44,31 +55,50 @@ class Frame:
 class VideoReader:
     """Read a video from its first to its last frame at constant memory.
 
-    Iterating yields :class:`Frame` objects and, between them, the packets of the sound as they
-    lie in the file. A damaged file is read as far as it goes; ``warnings`` then says so.
+    Iterating yields :class:`Frame` objects and, between them, the packets of all other streams
+    as they lie in the file. A damaged file is read as far as it goes; frames without a time or
+    with that of another get one; ``warnings`` then says so.
 
     Args:
-        path: any file that FFmpeg decodes.
+        path: any file that FFmpeg decodes, or a pattern of numbered pictures.
         start: first second to read.
         end: second before which to stop; None is the end of the file.
+        frames: how many frames to read at the most. The other streams end with the last of them.
 
     Raises:
         MediaError: if the file cannot be opened or no frame can be decoded.
     """
 
-    def __init__(self, path: Path, start: float = 0.0, end: float | None = None) -> None:
+    def __init__(
+        self, path: Path, start: float = 0.0, end: float | None = None, frames: int | None = None
+    ) -> None:
         self.container, self.stream = open_video(path)
         self.stream.thread_type = "AUTO"
-        self.info: VideoInfo = replace(
-            describe(path, self.container, self.stream), rotation=_rotation(path)
-        )
-        self.start, self.end = start, end
-        self.audio = [s for s in self.container.streams.audio if s.codec_context is not None]
+        self.start, self.end, self.frames = start, end, frames
+        rotation, matrix = orientation(path)
+        info = describe(path, self.container, self.stream)
+        step = 1 / ((info.rate or 25) * info.time_base)
+        self._step = max(1, round(step))
+        if start > 0 or end is not None or frames is not None:
+            last = None if frames is None else start + frames * step * info.time_base
+            stops = [Fraction(t) for t in (end, last) if t is not None]
+            chapters = trim_chapters(info.chapters, Fraction(start), min(stops, default=None))
+            info = replace(info, chapters=chapters)
+        self.info: VideoInfo = replace(info, rotation=rotation, matrix=matrix)
+        self.streams = [s for s in self.container.streams if self._passes(s)]
         self.warnings: list[str] = []
         self.frames_read = 0
         self.first_pts: int | None = None
-        self._damaged = 0
-        self._last_seconds = 0.0
+        self._damaged = self._untimed = self._repeated = 0
+        self._last_pts: int | None = None
+        self._broken = ""
+
+    def _passes(self, stream: Stream) -> bool:
+        """Tell whether a stream is to be copied: not the video, nor what is written anew."""
+        if stream.index == self.stream.index or stream.discard == Discard.all:
+            return False  # FFmpeg discards the track of chapters, which it gives as chapters
+        rewritten = stream.type == "data" and "timecode" in stream.metadata
+        return not (rewritten and "timecode" in self.info.metadata)
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -85,177 +115,142 @@ class VideoReader:
         """Close the file."""
         self.container.close()
 
-    def __iter__(self) -> "Iterator[Frame | AudioPacket]":
-        """Yield frames and packets of sound."""
-        path = self.info.path
-        if self.start > 0:
-            with reading(path):
-                self.container.seek(round(self.start * av.time_base))
-        broken = ""
-        packets = self.container.demux([self.stream, *self.audio])
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                break
-            except (av.FFmpegError, OSError) as error:
-                broken = str(error)
-                break
+    def __iter__(self) -> "Iterator[Frame | Packet]":
+        """Yield frames and packets."""
+        trim = Trim(_exact(self.start), None if self.end is None else _exact(self.end))
+        # Where --frames ends is known when the frame after the last is: until then packets wait.
+        held: deque[Packet] = deque()
+        ended = False
+        going_on = {s.index for s in self._demuxed() if s.type in ("audio", "video")}
+        for packet in self._demux():
             if packet.stream.index != self.stream.index:
-                if packet.size and self._wanted(packet.pts, packet.time_base):
+                if packet.size == 0:
+                    continue
+                if self.frames is not None and not ended:
+                    held.append(packet)
+                elif trim.keeps(packet):
                     yield packet
-                continue
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
-                self._damaged += 1
-                continue
-            for frame in frames:
-                assert isinstance(frame, VideoFrame)
-                if self.end is not None and self.seconds(frame) >= self.end:
-                    return
-                if self.seconds(frame) >= self.start:
-                    yield self._convert(frame)
-        self._judge(broken)
+                if ended and _reaches(packet, trim.end):
+                    going_on.discard(packet.stream.index)
+            elif not ended:
+                for frame in self._decode(packet):
+                    pts = self._time(frame)
+                    seconds = pts * self.info.time_base
+                    ended = trim.end is not None and seconds >= trim.end
+                    if self.frames_read == self.frames and not ended:
+                        trim.end, ended = seconds, True
+                    if ended:
+                        break
+                    while held and (packet_seconds(held[0]) or 0) < seconds:
+                        if trim.keeps(waited := held.popleft()):
+                            yield waited
+                    if seconds >= trim.start:
+                        yield self._convert(frame, pts)
+                if ended:
+                    yield from filter(trim.keeps, held)
+                    held.clear()
+            elif _reaches(packet, trim.end, _INTERLEAVING):
+                break
+            if ended and not going_on:
+                break
+        yield from filter(trim.keeps, held)
+        self._judge()
+
+    def _demuxed(self) -> list[Stream]:
+        pictures = Disposition.attached_pic
+        return [s for s in self.streams if s.type != "attachment" and not s.disposition & pictures]
+
+    def _demux(self) -> Iterator[Packet]:
+        # A stream without times cannot be sought: it is decoded from its beginning.
+        if self.start > 0 and self.stream.start_time is not None:
+            with reading(self.info.path):
+                self.container.seek(round(self.start * av.time_base))
+        try:
+            yield from self.container.demux([self.stream, *self._demuxed()])
+        except (av.FFmpegError, OSError) as error:
+            self._broken = str(error)
+
+    def _decode(self, packet: Packet) -> Iterator[VideoFrame]:
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            self._damaged += 1
+            return
+        for frame in frames:
+            assert isinstance(frame, VideoFrame)
+            yield frame
 
     def seconds(self, frame: VideoFrame) -> float:
         """Return the presentation time of a decoded frame; 0 if it has none."""
         return float(frame.pts * self.info.time_base) if frame.pts is not None else 0.0
 
-    def _wanted(self, pts: int | None, time_base: object) -> bool:
+    def _time(self, frame: VideoFrame) -> int:
+        """Return the timestamp of a frame: its own, if that is there and after the last one."""
+        last, pts, step = self._last_pts, frame.pts, frame.duration or self._step
         if pts is None:
-            return True
-        seconds = float(pts * time_base)  # type: ignore[operator]
-        return (self.start <= 0 or seconds >= self.start) and (
-            self.end is None or seconds < self.end
-        )
+            self._untimed += 1
+            pts = last + step if last is not None else self.stream.start_time or 0
+        elif last is not None and pts <= last:
+            self._repeated += 1
+            # What comes twice stays where it is as nearly as can be; a leap back goes on.
+            pts = last + (1 if last - pts < step else step)
+        self._last_pts = pts
+        return pts
 
-    def _convert(self, frame: VideoFrame) -> Frame:
+    def _convert(self, frame: VideoFrame, pts: int) -> Frame:
         if (frame.width, frame.height) != (self.info.width, self.info.height):
             raise MediaError(
                 f"{self.info.path}: the picture changes its size at frame {self.frames_read} "
                 f"({self.info.width}x{self.info.height} to {frame.width}x{frame.height}); "
                 "split the file there"
             )
-        pts = frame.pts if frame.pts is not None else self.frames_read
         if self.first_pts is None:
             self.first_pts = pts
         self.frames_read += 1
-        self._last_seconds = float(pts * self.info.time_base)
-        return Frame(to_planes(frame, self.info.layout), self.info.layout, pts)
+        layout = self.info.layout
+        return Frame(to_planes(frame, layout), layout, pts, frame.duration or 0)
 
-    def _judge(self, broken: str) -> None:
+    def _judge(self) -> None:
         info = self.info
         if self.frames_read == 0:
-            reason = f" ({broken})" if broken else ""
+            reason = f" ({self._broken})" if self._broken else ""
             raise MediaError(f"{info.path}: no frame could be decoded{reason}; is it damaged?")
-        whole = self.start <= 0 and self.end is None
+        whole = self.start <= 0 and self.end is None and self.frames is None
         missing = whole and 0 < self.frames_read < info.frames
         if whole and info.duration is not None and info.rate:
-            first = float((self.first_pts or 0) * info.time_base)
-            missing |= self._last_seconds - first + 1.0 < info.duration - 1.5 / float(info.rate)
-        if broken or self._damaged or missing:
+            read = float(((self._last_pts or 0) - (self.first_pts or 0)) * info.time_base)
+            missing |= read + 1.0 < info.duration - 1.5 / float(info.rate)
+        if self._broken or self._damaged or missing:
             promised = f" of {info.frames}" if info.frames else ""
             self.warnings.append(
                 f"{info.path}: the file is damaged or cut off; "
                 f"{self.frames_read}{promised} frames could be read and are kept"
             )
+        if self._untimed:
+            self.warnings.append(
+                f"{info.path}: {self._untimed} frames have no timestamp; "
+                f"they follow one another at {float(info.rate or 25):g} frames per second"
+            )
+        if self._repeated:
+            self.warnings.append(
+                f"{info.path}: {self._repeated} frames have the timestamp of an earlier one "
+                "or go back in time; they now follow it"
+            )
 
 
-_NEAR = 1.0  # seconds that are decoded rather than sought
-_FORWARD = 30  # frames that are decoded at the most on the way to a chosen one
+def _exact(seconds: float) -> Fraction:
+    return Fraction(seconds).limit_denominator(1_000_000)
 
 
-def sample_frames(
-    path: Path, count: int = 8, start: float = 0.0, end: float | None = None
-) -> list[Frame]:
-    """Decode a few frames spread over a file.
-
-    Args:
-        path: the file.
-        count: how many at the most.
-        start: first second to look at.
-        end: last second to look at; None is the end of the file.
-
-    Returns:
-        At least one frame; fewer than ``count`` where the file is short or damaged.
-
-    Raises:
-        MediaError: if no frame can be decoded.
-    """
-    with VideoReader(path) as reader:
-        info = reader.info
-        length = (end if end is not None else info.duration or 0.0) - start
-        seconds = [start + (i + 0.5) / count * length for i in range(count)]
-        frames: dict[int, Frame] = {}
-        for number, frame in enumerate(_frames_near(reader, seconds, search=length > 0)):
-            pts = frame.pts if frame.pts is not None else number
-            if (frame.width, frame.height) == (info.width, info.height):
-                frames.setdefault(pts, Frame(to_planes(frame, info.layout), info.layout, pts))
-    if frames:
-        return list(frames.values())
-    with VideoReader(path) as reader:  # a file in which nothing can be sought
-        return [next(item for item in reader if isinstance(item, Frame))]
+def _reaches(packet: Packet, end: Fraction | None, more: int = 0) -> bool:
+    """Tell whether everything that follows a packet in its stream lies behind the end."""
+    ticks = packet.dts if packet.dts is not None else packet.pts
+    if ticks is None or end is None:
+        return False
+    return ticks * Fraction(packet.time_base) >= end + more
 
 
-def _frames_near(
-    reader: VideoReader, seconds: list[float], *, search: bool
-) -> Iterator[VideoFrame]:
-    """Decode the first frame at or after each time, or one up to ``_FORWARD`` frames before it.
-
-    Every search comes down on a key frame, from which decoding goes on: a time that is near is
-    sooner reached by decoding alone. No key frame is gone out from twice.
-    """
-    container, stream = reader.container, reader.stream
-    decoded = container.decode(stream)
-    at, key, missing = -math.inf, math.nan, 0
-
-    def forward(second: float, frame: VideoFrame | None = None) -> VideoFrame | None:
-        nonlocal at
-        for _ in range(_FORWARD):
-            if at >= second or (later := next(decoded, None)) is None:
-                break
-            frame, at = later, reader.seconds(later)
-        return frame
-
-    for second in seconds if search else ():
-        frame = None
-        if at >= second:
-            continue
-        try:
-            if second - at > _NEAR:
-                container.seek(round(second * av.time_base))
-                decoded = container.decode(stream)
-                frame = next(decoded, None)
-                before, key = key, math.nan if frame is None else reader.seconds(frame)
-                at = key
-                if key == before:
-                    missing += 1
-                    continue
-            frame = forward(second, frame)
-        except av.FFmpegError:
-            continue
-        if frame is not None:
-            yield frame
-    # Without times to look for, or with fewer key frames than times: what follows.
-    for _ in range(missing if search else len(seconds)):
-        try:
-            frame = forward(math.inf)
-        except av.FFmpegError:
-            return
-        if frame is None:
-            return
-        yield frame
-
-
-def _rotation(path: Path) -> int:
-    """Return the rotation that the first frame carries (a stream does not tell it)."""
-    container, stream = open_video(path)
-    with container:
-        try:
-            return next(container.decode(stream)).rotation
-        except (av.FFmpegError, StopIteration):
-            return 0
+_INTERLEAVING = 10  # seconds by which the sound of a frame may lie behind it in the file
 
 
 def plane_codes(plane: VideoPlane, bits: int, width: int) -> np.ndarray[Any, np.dtype[Any]]:

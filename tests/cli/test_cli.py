@@ -47,7 +47,7 @@ def test_help_and_import_do_not_load_torch():
 
 
 def test_every_command_explains_itself():
-    for command in ("denoise", "demo", "evaluate", "models", "bench"):
+    for command in ("denoise", "demo", "evaluate", "info", "models", "bench"):
         result = nlden(command, "--help")
         assert result.returncode == 0
         assert "Usage" in result.stdout
@@ -115,6 +115,7 @@ def test_a_bad_file_among_good_ones_fails_alone(clip, tmp_path):
         (["--model", "nonsense"], "nonsense"),
         (["--start", "x"], "--start"),
         (["--start", "5", "--end", "2"], "--end"),
+        (["--frames", "0"], "--frames"),
         (["--nonsense"], "--nonsense"),
     ],
 )
@@ -198,6 +199,28 @@ def test_y_overwrites(clip, decode, tmp_path):
     arguments = ("denoise", source, "-o", tmp_path / "old.mp4", "-y", "--strength", 0)
     assert nlden(*arguments).returncode == 0
     assert len(decode(tmp_path / "old.mp4").times) == 1
+
+
+def test_a_few_numbered_pictures_are_denoised(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(4):
+        Image.fromarray(photographs.cat()[:64, i : 64 + i]).save(folder / f"{7 + i:03d}.png")
+    target = tmp_path / "out" / "%03d.png"
+    target.parent.mkdir()
+    result = nlden("denoise", folder / "%03d.png", "-o", target, "--frames", 2)
+    assert result.returncode == 0, result.stderr
+    assert "2 frames" in result.stderr
+    assert sorted(p.name for p in target.parent.iterdir()) == ["001.png", "002.png"]
+
+
+def test_what_a_container_cannot_hold_is_a_warning(clip, tmp_path):
+    result = nlden("denoise", clip(frames=2), "-o", tmp_path / "out.webm", "--strength", 0)
+    assert result.returncode == 0
+    warnings = [line for line in result.stderr.splitlines() if "warning:" in line]
+    assert len(warnings) == 1
+    assert "(audio aac" in warnings[0]
+    assert ".mkv would keep it" in warnings[0]
 
 
 def test_models_lists_the_weights_and_prints_their_cards():

@@ -1,0 +1,57 @@
+"""Files and folders of pictures that appear when they are complete, or not at all."""
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nlden.media.probe import MediaError
+from nlden.media.sequences import is_sequence
+
+
+@dataclass
+class Target:
+    """A temporary file beside its target that takes the target's name or vanishes.
+
+    For a pattern of numbered pictures it is a pattern in a temporary folder.
+    """
+
+    path: Path
+    temporary: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        try:
+            if is_sequence(self.path):
+                self.path.parent.mkdir(exist_ok=True)
+                folder = tempfile.mkdtemp(prefix=".", suffix=".part", dir=self.path.parent)
+                self.temporary = Path(folder) / self.path.name
+                return
+            handle, name = tempfile.mkstemp(
+                prefix=f".{self.path.stem}.",
+                suffix=f".part{self.path.suffix}",
+                dir=self.path.parent,
+            )
+        except OSError as error:
+            raise MediaError(f"{self.path}: cannot be written ({error.strerror})") from error
+        os.close(handle)
+        mask = os.umask(0)
+        os.umask(mask)
+        self.temporary = Path(name)
+        self.temporary.chmod(0o666 & ~mask)
+
+    def keep(self) -> None:
+        """Give the file its name."""
+        if is_sequence(self.path):
+            for picture in sorted(self.temporary.parent.iterdir()):
+                picture.replace(self.path.parent / picture.name)
+            self.temporary.parent.rmdir()
+            return
+        self.temporary.replace(self.path)
+
+    def discard(self) -> None:
+        """Remove the file."""
+        if is_sequence(self.path):
+            shutil.rmtree(self.temporary.parent, ignore_errors=True)
+            return
+        self.temporary.unlink(missing_ok=True)
