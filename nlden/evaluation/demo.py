@@ -79,9 +79,9 @@ def encode(path: Path, frames: list[Frame]) -> None:
         context = video.codec_context
         context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
         sound = container.add_stream("aac", rate=48000, layout="mono")
-        for frame in frames:
+        for number, frame in enumerate(frames):  # frames of a file count in its own time base
             picture = from_planes(frame.planes, frame.layout)
-            picture.pts, picture.time_base = frame.pts, Fraction(1, RATE)
+            picture.pts, picture.time_base = number, Fraction(1, RATE)
             container.mux(video.encode(picture))
         container.mux(video.encode(None))
         time = np.arange(int(seconds * 48000)) / 48000

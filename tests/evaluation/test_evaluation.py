@@ -17,7 +17,9 @@ def test_the_demonstration_shows_what_it_says(denoiser, decode, tmp_path):
     result = demo.run(tmp_path, denoiser, frames_per_shot=2)
     assert result.after > result.before + 6
     assert set(result.files) == {p.name for p in tmp_path.iterdir()}
-    noisy, clean = (decode(result.files[n]) for n in ("noisy.mp4", "denoised.mp4"))
+    videos = ("noisy.mp4", "denoised.mp4", "original.mp4", "side_by_side.mp4")
+    noisy, clean, *others = (decode(result.files[n]) for n in videos)
+    assert all(other.times == clean.times for other in others)
     assert noisy.sound
     assert noisy.sound == clean.sound
     assert noisy.times == clean.times
