@@ -31,8 +31,8 @@ def test_options_that_the_readme_names_exist():
 
     from nlden.cli.main import app
 
-    command = get_command(app).commands["denoise"]
-    known = {option for parameter in command.params for option in parameter.opts}
+    commands = [get_command(app).commands[name] for name in ("denoise", "info")]
+    known = {option for c in commands for parameter in c.params for option in parameter.opts}
     named = set(re.findall(r"`(--[a-z-]+)", README.split("## Python")[0]))
     assert named
     assert named <= known

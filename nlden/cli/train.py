@@ -27,7 +27,7 @@ class TrainCLI(LightningCLI):
         net = self.config[self.subcommand]["model"]["init_args"]["net"]
         name = net["class_path"].rpartition(".")[2]
         given = dict(net.get("init_args", {}))
-        plain = all(isinstance(v, str | float | int | bool | None) for v in given.values())
+        plain = not any("." in key for key in given)  # of a nested class, with dotted names
         return Description(name, given) if plain and name in nlden.models.__all__ else None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -78,6 +78,8 @@ def main(arguments: Sequence[str]) -> None:
         UsageError: if the recipe, an option, a file or a device is not what it should be.
     """
     keep_freed_memory()
+    # Batches are numbered over the whole training: a resumed one goes on with the next.
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
     sys.argv = ["nlden train"]  # the parser's name in its help; it warns of other arguments
     quiet = {"exit_on_error": False}
     try:

@@ -13,8 +13,8 @@ from nlden.media.probe import Layout
 from nlden.models.image_denoiser import ImageDenoiser
 from nlden.noise.estimation import Levels
 
-# Interpolating chroma to twice its width keeps this share of the variance of its noise.
-_INTERPOLATED = {"yuv422": 5 / 8}
+# Interpolating chroma to the size of luma keeps this share of the variance of its noise.
+_INTERPOLATED = {"yuv422": 5 / 8, "yuv420": 25 / 64}
 
 DEFAULT_TILE = 2048
 """Largest extent, in pixels, of a picture that is denoised in one piece."""
@@ -27,6 +27,7 @@ class PlaneDenoiser:
     4:2:0 and grey pictures go through the network's ``yuv420`` way, plane by plane as they are
     stored. Others go through RGB, and the *change* that the network makes is carried back to
     the planes: what is not changed is not converted either, and strength 0 returns the codes.
+    Networks without a ``yuv420`` way take 4:2:0 through RGB too, and grey as three equal channels.
 
     Args:
         network: the denoiser.
@@ -81,8 +82,11 @@ class PlaneDenoiser:
             color: their matrix and range.
             levels: noise levels of the planes.
         """
-        if kind in ("yuv420", "gray"):
+        if kind in ("yuv420", "gray") and "yuv420" in self.network.formats:
             return self._yuv420(values, levels)
+        if kind == "gray":
+            change = self._rgb(values[0].expand(3, -1, -1), (levels.luma, levels.luma))
+            return [change.mean(0, keepdim=True)]
         if kind == "rgb":
             return [self._rgb(values[0], (levels.luma, levels.chroma))]
         return self._through_rgb(values, kind, color, levels)

@@ -4,6 +4,7 @@ Pixel-unshuffle in, pixel-shuffle out and a noise-level map as input come from K
 (FFDNet, TIP 2018); the bias-free residual U-Net from DRUNet (TPAMI 2021).
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -39,6 +40,7 @@ class ImageDenoiser(nn.Module):
         body: network of ``(B, width, h, w)`` features, with attributes ``widths`` and ``stride``.
         limit: bound of the predicted noise in told levels; None for none, as networks need that
             are told less than there is.
+        formats: packed formats that have a stem and a tail.
 
     Shape:
         ``forward``: ``(B, 3, H, W)`` RGB of any size, or packed ``(B, 12 or 6, h, w)``, values
@@ -46,23 +48,30 @@ class ImageDenoiser(nn.Module):
         ``(B, 2, h, w)`` on the packed grid.
     """
 
-    def __init__(self, body: UNet, limit: float | None = 4.0) -> None:
+    def __init__(
+        self, body: UNet, limit: float | None = 4.0, formats: Sequence[str] = tuple(PACKED)
+    ) -> None:
         super().__init__()
+        if not formats or not set(formats) <= PACKED.keys():
+            raise ValueError(f"formats={formats} must be one or more of {', '.join(PACKED)}")
         if limit is not None and not limit > 0:
             raise ValueError(f"limit={limit} must be above 0, or None")
         self.body = body
         self.limit = limit
+        self.formats = tuple(formats)
         width = body.widths[0]
         self.stems = nn.ModuleDict(
             {
                 name: nn.Conv2d(channels + 2, width, 3, padding=1, bias=False)
                 for name, channels in PACKED.items()
+                if name in self.formats
             }
         )
         self.tails = nn.ModuleDict(
             {
                 name: nn.Conv2d(width, channels, 3, padding=1, bias=False)
                 for name, channels in PACKED.items()
+                if name in self.formats
             }
         )
 
@@ -91,6 +100,8 @@ class ImageDenoiser(nn.Module):
 
     def _denoise(self, packed: Tensor, sigma: Tensor | float) -> Tensor:
         name = "rgb" if packed.shape[1] == PACKED["rgb"] else "yuv420"
+        if name not in self.formats:
+            raise ValueError(f"x is {name}: this network takes {', '.join(self.formats)}")
         packed = packed.float()
         height, width = packed.shape[2:]
         level = noise_map(sigma, packed)
@@ -128,29 +139,39 @@ def noise_map(sigma: Tensor | float, packed: Tensor) -> Tensor:
     return level.expand(batch, 2, height, width)
 
 
-def image_denoiser_base(limit: float | None = 4.0) -> ImageDenoiser:
+def image_denoiser_base(
+    limit: float | None = 4.0, formats: Sequence[str] = tuple(PACKED)
+) -> ImageDenoiser:
     """Build the denoiser of the shipped ``image-base`` weights (109 kMAC per pixel).
 
     Args:
         limit: see :class:`ImageDenoiser`.
+        formats: likewise.
     """
-    return _denoiser((64, 96, 192), (1, 2, 1), limit)
+    return _denoiser((64, 96, 192), (1, 2, 1), limit, formats)
 
 
-def image_denoiser_fast(limit: float | None = 4.0) -> ImageDenoiser:
+def image_denoiser_fast(
+    limit: float | None = 4.0, formats: Sequence[str] = tuple(PACKED)
+) -> ImageDenoiser:
     """Build the denoiser of the shipped ``image-fast`` weights (41 kMAC per pixel).
 
     Args:
         limit: see :class:`ImageDenoiser`.
+        formats: likewise.
     """
-    return _denoiser((32, 64, 128), (1, 2, 1), limit)
+    return _denoiser((32, 64, 128), (1, 2, 1), limit, formats)
 
 
 def _denoiser(
-    widths: tuple[int, ...], blocks: tuple[int, ...], limit: float | None
+    widths: tuple[int, ...],
+    blocks: tuple[int, ...],
+    limit: float | None,
+    formats: Sequence[str],
 ) -> ImageDenoiser:
     bottleneck = partial(
         NonLocal2d, scale="inner", bias=False, norm=None, window=16, block=8, clip=True
     )
     gate = partial(SqueezeExcitation, window=9)
-    return ImageDenoiser(UNet(widths, blocks, gate=gate, bottleneck=bottleneck), limit)
+    body = UNet(widths, blocks, gate=gate, bottleneck=bottleneck)
+    return ImageDenoiser(body, limit, formats)

@@ -122,11 +122,17 @@ def load(weights: str | os.PathLike[str]) -> nn.Module:
 def load_weights(network: nn.Module, weights: str | os.PathLike[str]) -> None:
     """Fill a network with the tensors of a weight file.
 
+    Stems and tails of formats that the network does not take are passed over.
+
     Raises:
         WeightsError: if it cannot be read or does not fit the network.
     """
     _, tensors = read(weights)
-    _fill(network, tensors, find(weights))
+    own = network.state_dict()
+    kept = {
+        k: v for k, v in tensors.items() if k in own or not k.startswith(("stems.", "tails."))
+    }
+    _fill(network, kept, find(weights))
 
 
 def _fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -157,3 +157,26 @@ def test_without_a_reach_the_picture_stays_whole():
     planes = values("yuv420", (90, 70))
     PlaneDenoiser(whole, CPU, torch.float32, 16).change(planes, "yuv420", COLOR, Levels(0.1, 0.1))
     assert whole.heard[0].shape == (1, 6, 45, 35)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_of_rgb_alone_cleans_every_kind(kind):
+    torch.manual_seed(0)
+
+    class Smoothing(ImageDenoiser):
+        """Takes the mean of 5 x 5 pixels, of RGB."""
+
+        def _denoise(self, packed, sigma):
+            assert packed.shape[1] == 12
+            x = torch.nn.functional.pixel_shuffle(packed, 2)
+            x = torch.nn.functional.avg_pool2d(x, 5, 1, 2, count_include_pad=False)
+            return torch.nn.functional.pixel_unshuffle(x, 2)
+
+    denoiser = PlaneDenoiser(Smoothing(UNet((4, 4), (1, 1)), formats=["rgb"]), CPU, torch.float32)
+    planes = values(kind, (40, 48), spread=0.05)
+    changes = denoiser.change(planes, kind, COLOR, Levels(0.05, 0.05))
+    assert [c.shape for c in changes] == [p.shape for p in planes]
+    for plane, change in zip(planes, changes, strict=True):
+        # White noise around a constant: a fraction of it is left, and its mean stays.
+        assert (plane + change).std() < 0.75 * plane.std()
+        assert abs(change.mean()) < 0.005

@@ -224,3 +224,14 @@ def test_a_clean_picture_told_to_be_clean_stays_as_it_is(name):
 def test_an_impossible_limit_is_named(limit):
     with pytest.raises(ValueError, match="limit="):
         ImageDenoiser(UNet((4, 4), (1, 1)), limit)
+
+
+def test_a_network_of_one_format_has_no_other():
+    network = ImageDenoiser(UNet((4, 4), (1, 1)), formats=["rgb"])
+    assert not [name for name in network.state_dict() if "yuv420" in name]
+    assert network(torch.rand(1, 3, 8, 8), 0.1).shape == (1, 3, 8, 8)
+    with pytest.raises(ValueError, match="takes rgb"):
+        network(torch.rand(1, 6, 8, 8), 0.1)
+    for formats in ([], ["cmyk"]):
+        with pytest.raises(ValueError, match="formats="):
+            ImageDenoiser(UNet((4, 4), (1, 1)), formats=formats)
