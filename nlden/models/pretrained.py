@@ -129,9 +129,7 @@ def load_weights(network: nn.Module, weights: str | os.PathLike[str]) -> None:
     """
     _, tensors = read(weights)
     own = network.state_dict()
-    kept = {
-        k: v for k, v in tensors.items() if k in own or not k.startswith(("stems.", "tails."))
-    }
+    kept = {k: v for k, v in tensors.items() if k in own or not k.startswith(("stems.", "tails."))}
     _fill(network, kept, find(weights))
 
 
