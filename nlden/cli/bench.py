@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nlden.cli.errors import UsageError
+from nlden.cli.errors import UsageError, check_precision
 
 app = typer.Typer(help="Measure speed and quality on this machine.", no_args_is_help=True)
 
@@ -203,15 +203,14 @@ def network(
         sizes = []
     if not sizes or not all(0.01 <= n <= 1000 for n in sizes):
         raise UsageError(f"--megapixels {megapixels}: give sizes of 0.01 to 1000, such as 1,24")
-    if precision not in ("auto", "fp32", "bf16", "fp16"):
-        raise UsageError(f"--precision {precision}: give one of auto, fp32, bf16, fp16")
+    check_precision(precision)
 
     from rich.console import Console
     from rich.table import Table
 
     from nlden.evaluation.environment import environment, write_csv
     from nlden.evaluation.roofline import picture_cost, roofline
-    from nlden.inference.engines import DeviceError, choose_device, keep_freed_memory
+    from nlden.inference.engines import DTYPES, DeviceError, choose_device, keep_freed_memory
     from nlden.jobs.denoise import open_denoiser
     from nlden.models.pretrained import WeightsError
 
@@ -221,7 +220,7 @@ def network(
         denoiser = open_denoiser(model, where, precision, None)
     except (DeviceError, WeightsError) as error:
         raise UsageError(str(error)) from error
-    name = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[str(denoiser.dtype)[6:]]
+    name = next(key for key, dtype in DTYPES.items() if dtype == denoiser.dtype)
     parts = roofline(denoiser.network, where, denoiser.dtype, round((sizes[0] * 1e6) ** 0.5))
     costs = [picture_cost(model, str(where), name, n) for n in sizes]
 

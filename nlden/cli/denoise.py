@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlden.cli.errors import UsageError
+from nlden.cli.errors import UsageError, check_precision
 
 if TYPE_CHECKING:
     from nlden.inference.planes import PlaneDenoiser
@@ -49,12 +49,6 @@ def _second(value: str | None, option: str) -> float | None:
     if not 1 <= len(parts) <= 3 or any(not 0 <= part < float("inf") for part in parts):
         raise UsageError(f"{option} {value}: give seconds or [[H:]M:]S")
     return sum(part * 60**i for i, part in enumerate(reversed(parts)))
-
-
-def _one_of(value: str, allowed: tuple[str, ...], option: str) -> str:
-    if value not in allowed:
-        raise UsageError(f"{option} {value}: give one of {', '.join(allowed)}")
-    return value
 
 
 def command(
@@ -136,7 +130,7 @@ def command(
         raise UsageError(f"--end {end}: must come after --start {start or 0}")
     if frames is not None and frames < 1:
         raise UsageError(f"--frames {frames}: give a number from 1")
-    _one_of(precision, ("auto", "fp32", "bf16", "fp16"), "--precision")
+    check_precision(precision)
 
     import torch
 

@@ -10,3 +10,10 @@ ParserError: type[Exception] = typer.BadParameter.__mro__[2]
 
 class UsageError(Exception):
     """A command cannot do what it was asked. The message is one line for the user."""
+
+
+def check_precision(value: str) -> None:
+    """Refuse what no ``--precision`` can be."""
+    allowed = ("auto", "fp32", "bf16", "fp16")
+    if value not in allowed:
+        raise UsageError(f"--precision {value}: give one of {', '.join(allowed)}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nlden.cli.errors import UsageError
+from nlden.cli.errors import UsageError, check_precision
 
 
 def _sigmas(value: str) -> list[float]:
@@ -78,8 +78,7 @@ def command(
         raise UsageError("--noisy goes with one FOLDER and at most one --sigma")
     if output is not None and output.exists() and not output.is_dir():
         raise UsageError(f"-o {output}: is a file; give a folder")
-    if precision not in ("auto", "fp32", "bf16", "fp16"):
-        raise UsageError(f"--precision {precision}: give one of auto, fp32, bf16, fp16")
+    check_precision(precision)
 
     from rich.console import Console
     from rich.progress import Progress

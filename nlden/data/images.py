@@ -18,6 +18,9 @@ from nlden.noise.synthesis import quantize, store_yuv420
 Pairs = Callable[[Tensor, Generator], Mapping[str, Tensor]]
 """Makes a batch of clean RGB ``(B, 3, N, N)``, or of two shots ``(B, 6, N, N)``, to pairs."""
 
+Hold = Literal["device", "memory", "disk"]
+"""Where training pictures are; see :class:`ImageDataModule`."""
+
 
 class ImageDataModule(LightningDataModule):
     """Folders of clean photographs to noisy/clean pairs.
@@ -65,7 +68,7 @@ class ImageDataModule(LightningDataModule):
         batch_size: int = 16,
         batches_per_epoch: int = 250,
         pairs: Sequence[Pairs] = (noisy_rgb, noisy_yuv420),
-        hold: Literal["device", "memory", "disk"] = "device",
+        hold: Hold = "device",
         workers: int = 0,
         cache: Path = Path("~/.cache/nlden/images"),
         rescale: float = 1.0,

@@ -13,7 +13,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from nlden.data import ImageDataModule
-from nlden.inference.engines import choose_precision
+from nlden.data.images import Hold
+from nlden.inference.engines import choose_precision, synchronize
 from nlden.models import image_denoiser_base, image_denoiser_fast
 from nlden.tasks import ImageDenoising
 
@@ -56,18 +57,19 @@ def compare(
     rates = []
     with tempfile.TemporaryDirectory() as cache:
 
-        def module(hold: str, workers: int = 0) -> ImageDataModule:
+        def module(hold: Hold, workers: int = 0) -> ImageDataModule:
             return ImageDataModule(
                 folders,
                 crop=crop,
                 batch_size=batch_size,
                 batches_per_epoch=_WARM + batches,
-                hold=hold,  # type: ignore[arg-type]
+                hold=hold,
                 workers=workers,
                 cache=Path(cache),
             )
 
-        for hold, used in (("device", 0), ("memory", 0), ("disk", workers)):
+        ways: list[tuple[Hold, int]] = [("device", 0), ("memory", 0), ("disk", workers)]
+        for hold, used in ways:
             what = f"pipeline, {hold}" + (f", {used} workers" if used else "")
             report(what)
             rates.append(Rate(what, feeding_rate(module(hold, used), device, batches)))
@@ -94,10 +96,10 @@ def feeding_rate(module: ImageDataModule, device: torch.device, batches: int) ->
     module.setup("fit")
     made: Iterator[object] = (module.make(batch, device) for batch in module.train_dataloader())
     _take(made, _WARM)
-    _wait(device)
+    synchronize(device)
     started = time.perf_counter()
     _take(made, batches)
-    _wait(device)
+    synchronize(device)
     return batches / (time.perf_counter() - started)
 
 
@@ -111,7 +113,7 @@ class _Clock(Callback):
         self.ends: list[float] = []
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
-        _wait(trainer.strategy.root_device)
+        synchronize(trainer.strategy.root_device)
         self.ends.append(time.perf_counter())
 
 
@@ -148,8 +150,3 @@ def training_rate(
         enable_model_summary=False,
     ).fit(task, module)
     return steps / (clock.ends[-1] - clock.ends[-1 - steps])
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

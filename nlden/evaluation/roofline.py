@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nlden.attention import NonLocal2d, SqueezeExcitation
 from nlden.evaluation.attention import peak_memory
-from nlden.inference.engines import choose_device, keep_freed_memory
+from nlden.inference.engines import choose_device, keep_freed_memory, synchronize
 from nlden.jobs.denoise import open_denoiser
 from nlden.media.color import YCbCr
 from nlden.media.probe import Layout
@@ -57,11 +58,6 @@ def _group(name: str, module: nn.Module) -> str | None:
     return "3x3 convolutions" if module.kernel_size == (3, 3) else "changes of level"
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 @contextmanager
 def _clocks(network: nn.Module, device: torch.device) -> Iterator[dict[str, float]]:
     """Add up the seconds that each group takes while the context lasts."""
@@ -69,11 +65,11 @@ def _clocks(network: nn.Module, device: torch.device) -> Iterator[dict[str, floa
     started: dict[nn.Module, float] = {}
 
     def start(module: nn.Module, _: object) -> None:
-        _wait(device)
+        synchronize(device)
         started[module] = time.perf_counter()
 
     def stop(module: nn.Module, _: object, __: object, group: str) -> None:
-        _wait(device)
+        synchronize(device)
         spent[group] += time.perf_counter() - started[module]
 
     hooks = []
@@ -127,10 +123,10 @@ def roofline(
     def timed(run: Callable[[], object]) -> float:
         seconds = []
         for _ in range(_REPEATS):
-            _wait(device)
+            synchronize(device)
             started = time.perf_counter()
             run()
-            _wait(device)
+            synchronize(device)
             seconds.append(time.perf_counter() - started)
         return min(seconds)
 
@@ -138,7 +134,7 @@ def roofline(
     with _clocks(network, device) as spent:
         started = time.perf_counter()
         network(x, 0.1)
-        _wait(device)
+        synchronize(device)
         total = time.perf_counter() - started
     counts: dict[str, float] = defaultdict(float)
     flops = counter.get_flop_counts()
@@ -152,7 +148,7 @@ def roofline(
     plain, operations = 0.0, 0.0
     for module, shape in shapes:
         features = torch.rand(shape, device=device).to(dtype, memory_format=torch.channels_last)
-        plain += timed(lambda m=module, f=features: m(f))  # type: ignore[misc]
+        plain += timed(partial(module, features))
         operations += 2.0 * shape[0] * module.weight.numel() * shape[2] * shape[3]
     return [whole, *parts, Part("plain 3x3 convolutions", plain, operations)]
 
@@ -197,6 +193,6 @@ def _picture_cost(model: str, device: str, precision: str, megapixels: float) ->
     denoiser.change([small.to(denoiser.device)], "rgb", _RGB, Levels(0.1, 0.1))
     started = time.perf_counter()
     denoiser((picture,), Layout("rgb", 8), _RGB, Levels(0.1, 0.1))
-    _wait(denoiser.device)
+    synchronize(denoiser.device)
     seconds = time.perf_counter() - started
     return Cost(megapixels, seconds / (picture[0].numel() / 1e6), peak_memory())

@@ -31,6 +31,12 @@ def keep_freed_memory() -> None:
     libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what it was given, for the clock."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def choose_device(name: str) -> torch.device:
     """Return the device of a name; ``auto`` is CUDA, then MPS, then the CPU.
 

@@ -27,6 +27,19 @@ from nlden.noise.estimation import Levels, estimate_levels
 _RGB = YCbCr("bt709", full_range=True)
 
 
+def estimate_video(path: Path, white: int, start: float = 0.0, end: float | None = None) -> Levels:
+    """Estimate the noise levels of a video's planes, from frames all over it.
+
+    Args:
+        path: the file.
+        white: code of white.
+        start: first second to look at.
+        end: last second to look at; None is the end of the file.
+    """
+    frames = sample_frames(path, start=start, end=end)
+    return estimate_levels([tuple(p.float() / white for p in f.planes) for f in frames])
+
+
 @dataclass(frozen=True)
 class Noise:
     """What the user says of the noise. What is None is estimated from the file.
@@ -155,9 +168,7 @@ def _denoise_video(
         info = reader.info
 
         def estimate() -> Levels:
-            frames = sample_frames(source, start=request.start, end=request.end)
-            white = info.layout.white
-            return estimate_levels([tuple(p.float() / white for p in f.planes) for f in frames])
+            return estimate_video(source, info.layout.white, request.start, request.end)
 
         levels = request.noise.levels(info.layout, info.color, estimate)
         total = _expected(reader)

@@ -86,7 +86,7 @@ def _codecs(mode: str) -> list[Codec]:
     found = []
     for name in sorted(av.codecs_available):
         try:
-            codec = Codec(name, mode)  # type: ignore[arg-type]
+            codec = Codec(name, mode)  # type: ignore[arg-type]  # "r" or "w", not any str
         except UnknownCodecError:  # this name only does the opposite
             continue
         if codec.type == "video" and codec.capabilities & _HARDWARE:

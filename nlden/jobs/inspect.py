@@ -14,7 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from nlden.jobs.batch import VIDEOS
+from nlden.jobs.denoise import estimate_video
 from nlden.media.cuts import find_cuts
+from nlden.media.encoding import Encoding, supported_codecs
 from nlden.media.facts import (
     Chapter,
     Picture,
@@ -27,10 +29,8 @@ from nlden.media.frame_rate import measure_timing
 from nlden.media.probe import Layout, MediaError, VideoInfo, describe, open_video, reading
 from nlden.media.reader import Frame, VideoReader
 from nlden.media.remux import StreamCopier
-from nlden.media.sampling import sample_frames
 from nlden.media.sequences import is_sequence, numbers
 from nlden.media.stills import SUFFIXES, is_still, read_still
-from nlden.media.writer import Encoding
 from nlden.noise.estimation import Levels, estimate_levels
 
 
@@ -141,12 +141,7 @@ def _video(path: Path, progress: Callable[[int, int], None] | None) -> FileFacts
                 picture = picture_facts(describe(path, container, stream), stream, None, None)
             streams.append(stream_facts(stream, picture, fates.get(stream.index, "left out")))
         chapters = [chapter_facts(c) for c in container.chapters()]
-        noise = estimate_levels(
-            [
-                tuple(p.float() / info.layout.white for p in frame.planes)
-                for frame in sample_frames(path)
-            ]
-        )
+        noise = estimate_video(path, info.layout.white)
         cuts = None
         if progress is not None:
             cuts, warnings = detect_cuts(path, progress)
@@ -222,9 +217,7 @@ def _fates(path: Path, info: VideoInfo, container: InputContainer) -> dict[int, 
             str(Path(folder, path.name if is_sequence(path) else f"out{suffix}")), "w"
         ) as target,
     ):
-        # FFmpeg names only the defaults of these formats, not all that they hold.
-        listed = target.format.name not in ("mpegts", "yuv4mpegpipe", "image2")
-        supported = target.supported_codecs if listed else set()
+        supported = supported_codecs(target)
         for stream in container.streams:
             if stream.index != info.index and stream.discard != Discard.all:
                 copier = StreamCopier(target, suffix)

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import av
+from av.container import OutputContainer
 
 from nlden.media.probe import Layout, MediaError, VideoInfo
 from nlden.media.sequences import ENCODERS
@@ -34,6 +35,13 @@ _LOSSLESS: Mapping[str, Mapping[str, str]] = {
 # libx265 as PyAV ships it writes beyond its memory on smaller pictures.
 _SMALLEST = 64
 _BY_CONTAINER = {".webm": "libvpx-vp9", ".y4m": "rawvideo"}
+
+
+def supported_codecs(container: OutputContainer) -> set[str]:
+    """Return the codecs that a container's format names; empty where it does not name all."""
+    # FFmpeg names only the defaults of these formats, not all that they hold.
+    unlisted = container.format.name in ("mpegts", "yuv4mpegpipe", "image2")
+    return set() if unlisted else container.supported_codecs
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,7 @@ def stream_facts(stream: Stream, picture: Picture | None, denoised: str) -> Stre
     context = stream.codec_context
     sound = None
     if stream.type == "audio" and context is not None:
+        # The type of the stream tells that this is an AudioCodecContext.
         sound = (context.sample_rate, context.layout.name)  # type: ignore[attr-defined]
     attached = isinstance(stream, AttachmentStream)
     return StreamFacts(

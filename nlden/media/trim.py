@@ -74,5 +74,6 @@ def trim_chapters(
             last = min(last, end - start)
         if last > first:
             times = {"start": round(first / unit), "end": round(last / unit), "time_base": unit}
+            # The keys are those of a chapter, which the merged dict does not show.
             kept.append({**chapter, **times})  # type: ignore[typeddict-item]
     return tuple(kept)

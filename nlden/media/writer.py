@@ -16,7 +16,7 @@ from av.stream import Stream
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
-from nlden.media.encoding import Encoding
+from nlden.media.encoding import Encoding, supported_codecs
 from nlden.media.probe import MediaError, VideoInfo
 from nlden.media.reader import Frame, from_planes
 from nlden.media.remux import StreamCopier, kept_tags, passing
@@ -27,8 +27,6 @@ from nlden.media.verify import differences
 
 __all__ = ["Encoding", "Target", "VideoWriter"]
 
-# FFmpeg names only the defaults of these formats, not all that they hold.
-_UNLISTED = ("mpegts", "yuv4mpegpipe", "image2")
 _CONSTANT_RATE = ("avi", "yuv4mpegpipe", "image2")
 _MATRIX = {"bt601": 5, "bt709": 1, "bt2020": 9}
 _RGB, _LIMITED, _FULL = 0, 1, 2
@@ -69,7 +67,7 @@ class VideoWriter:
         try:
             self._container = self._open()
             form = self._container.format.name
-            supported = set() if form in _UNLISTED else self._container.supported_codecs
+            supported = supported_codecs(self._container)
             choice = encoding.choose(info, path.suffix.lower(), supported)
             self.codec, self.pix_fmt, options = choice
             self._constant = form in _CONSTANT_RATE
@@ -131,6 +129,7 @@ class VideoWriter:
             context.sample_aspect_ratio = info.aspect
         if info.matrix is not None:
             stream.set_display_matrix(info.matrix)
+        # PyAV takes an int here, though its stubs want the flag.
         stream.disposition = info.disposition  # type: ignore[assignment]
         stream.metadata.update(passing(info.metadata))
         return stream
