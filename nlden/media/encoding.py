@@ -3,6 +3,7 @@
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import av
 from av.container import OutputContainer
@@ -32,6 +33,9 @@ _LOSSLESS: Mapping[str, Mapping[str, str]] = {
     "tiff": {},
     "bmp": {},
 }
+Choice: TypeAlias = tuple[str, str, dict[str, str]]
+"""Encoder, pixel format and options."""
+
 # libx265 as PyAV ships it writes beyond its memory on smaller pictures.
 _SMALLEST = 64
 _BY_CONTAINER = {".webm": "libvpx-vp9", ".y4m": "rawvideo"}
@@ -62,9 +66,7 @@ class Encoding:
     pix_fmt: str | None = None
     lossless: bool = False
 
-    def choose(
-        self, info: VideoInfo, suffix: str, supported: Collection[str]
-    ) -> tuple[str, str, dict[str, str]]:
+    def choose(self, info: VideoInfo, suffix: str, supported: Collection[str]) -> Choice:
         """Return encoder, pixel format and options for a source and a container.
 
         Args:

@@ -13,12 +13,11 @@ from types import TracebackType
 import av
 from av.container import OutputContainer
 from av.stream import Stream
-from av.video.reformatter import Interpolation
-from av.video.stream import VideoStream
 
-from nlden.media.encoding import Encoding, supported_codecs
+from nlden.media.encoder import VideoEncoder
+from nlden.media.encoding import Choice, Encoding, supported_codecs
 from nlden.media.probe import MediaError, VideoInfo
-from nlden.media.reader import Frame, from_planes
+from nlden.media.reader import Frame
 from nlden.media.remux import StreamCopier, kept_tags, passing
 from nlden.media.sequences import is_sequence
 from nlden.media.target import Target
@@ -28,8 +27,6 @@ from nlden.media.verify import differences
 __all__ = ["Encoding", "Target", "VideoWriter"]
 
 _CONSTANT_RATE = ("avi", "yuv4mpegpipe", "image2")
-_MATRIX = {"bt601": 5, "bt709": 1, "bt2020": 9}
-_RGB, _LIMITED, _FULL = 0, 1, 2
 
 
 class VideoWriter:
@@ -69,7 +66,7 @@ class VideoWriter:
             form = self._container.format.name
             supported = supported_codecs(self._container)
             choice = encoding.choose(info, path.suffix.lower(), supported)
-            self.codec, self.pix_fmt, options = choice
+            self.codec, self.pix_fmt, _ = choice
             self._constant = form in _CONSTANT_RATE
             # Such formats begin at zero, whatever the time of the first frame.
             self._shift = shift if shift or not self._constant else info.start
@@ -78,9 +75,9 @@ class VideoWriter:
             self._last_pts: int | None = None
             self._uneven, self._phase = False, Fraction(0)
             self._copier = StreamCopier(self._container, str(path))
-            self._add_streams(streams, options)
+            self._add_streams(streams, choice)
             self._describe(form, streams)
-            self._index = self._video.index
+            self._index = self._encoder.stream.index
             self._copies = [(a, b.index) for a, b in self._copier.streams.values()]
             self._container.start_encoding()
             self._mux(self._copier.pictures())
@@ -103,36 +100,17 @@ class VideoWriter:
                 "use .mp4, .mkv, .mov, .webm or .avi"
             ) from error
 
-    def _add_streams(self, streams: Sequence[Stream], options: dict[str, str]) -> None:
+    def _add_streams(self, streams: Sequence[Stream], choice: Choice) -> None:
         """Add all streams in the order of the source."""
         for stream in streams:
             if stream.index < self.info.index:
                 self._copier.add(stream)
-        self._video = self._add_video(options)
+        self._encoder = VideoEncoder(
+            self._container, self.info, choice, self._time_base, self._rate
+        )
         for stream in streams:
             if stream.index > self.info.index:
                 self._copier.add(stream)
-
-    def _add_video(self, options: dict[str, str]) -> VideoStream:
-        info = self.info
-        stream = self._container.add_stream(self.codec, rate=self._rate, options=options)
-        assert isinstance(stream, VideoStream)
-        context = stream.codec_context
-        stream.width, stream.height = info.width, info.height
-        stream.pix_fmt = self.pix_fmt
-        stream.time_base = context.time_base = self._time_base
-        context.colorspace, context.color_range = self._colorspace, self._range
-        context.color_primaries = info.tags.primaries
-        context.color_trc = info.tags.transfer
-        context.thread_type = "AUTO"
-        if info.aspect is not None:
-            context.sample_aspect_ratio = info.aspect
-        if info.matrix is not None:
-            stream.set_display_matrix(info.matrix)
-        # PyAV takes an int here, though its stubs want the flag.
-        stream.disposition = info.disposition  # type: ignore[assignment]
-        stream.metadata.update(passing(info.metadata))
-        return stream
 
     def _describe(self, form: str, streams: Sequence[Stream]) -> None:
         """Hand over the tags and chapters of the file."""
@@ -148,53 +126,10 @@ class VideoWriter:
             if lost and not covers:
                 container.container_options["movflags"] = "use_metadata_tags"
 
-    @property
-    def _to_rgb(self) -> bool:
-        return av.VideoFormat(self.pix_fmt).is_rgb
-
-    @property
-    def _colorspace(self) -> int:
-        """The matrix tag of the target."""
-        if self._to_rgb:
-            return _RGB
-        if self.info.layout.kind == "rgb":
-            return _MATRIX[self.info.color.matrix]
-        return self.info.tags.colorspace
-
-    @property
-    def _range(self) -> int:
-        """The range tag of the target."""
-        if self.codec == "mjpeg":
-            return _FULL
-        from_rgb = self.info.layout.kind == "rgb"
-        if from_rgb != self._to_rgb:
-            return _LIMITED if from_rgb else _FULL
-        return self.info.tags.color_range
-
     def write(self, frame: Frame) -> None:
         """Encode one frame under its own timestamp."""
-        picture = from_planes(frame.planes, frame.layout)
-        tags, color = self.info.tags, self.info.color
-        picture.colorspace, picture.color_range = self._colorspace, self._range
-        picture.color_primaries = tags.primaries
-        picture.color_trc = tags.transfer
-        if picture.format.name != self.pix_fmt:
-            full = color.full_range or frame.layout.kind == "rgb"
-            span = _FULL if full else _LIMITED
-            same = (frame.layout.kind == "rgb") == self._to_rgb and self.codec != "mjpeg"
-            picture = picture.reformat(
-                format=self.pix_fmt,
-                src_colorspace=_MATRIX[color.matrix],
-                dst_colorspace=_MATRIX[color.matrix],
-                src_color_range=span,
-                dst_color_range=span if same else self._range,
-                interpolation=Interpolation.BICUBIC,
-            )
-        picture.pts = self._timestamp(frame.pts)
-        picture.time_base = self._time_base
-        if frame.duration and not self._constant:
-            picture.duration = frame.duration
-        self._mux(self._video.encode(picture))
+        duration = 0 if self._constant else frame.duration
+        self._mux(self._encoder.encode(frame, self._timestamp(frame.pts), duration))
 
     def _timestamp(self, pts: int) -> int:
         ticks = pts - round(self._shift / self.info.time_base)
@@ -227,7 +162,7 @@ class VideoWriter:
     def close(self) -> None:
         """Complete the file and give it its name."""
         try:
-            self._mux(self._video.encode(None))
+            self._mux(self._encoder.flush())
             self._container.close()
             self._warn()
             self._target.keep()
