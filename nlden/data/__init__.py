@@ -1,10 +1,12 @@
 """Data sets and LightningDataModules."""
 
 from nlden.data.augment import noisy_real, noisy_rgb, noisy_yuv420
+from nlden.data.clips import ClipDataModule
 from nlden.data.images import ImageDataModule
 from nlden.data.pairs import noise2noise, supervised
 
 __all__ = [
+    "ClipDataModule",
     "ImageDataModule",
     "noise2noise",
     "noisy_real",

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
-from lightning import LightningDataModule
+from lightning import LightningDataModule, Trainer
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
@@ -132,11 +132,11 @@ class ImageDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Return a loader of numbered batches of uint8 crops; of numbers alone for ``"device"``."""
         assert self._crops is not None, "setup('fit') comes first"
-        dataset: Dataset[Any] = _Numbers() if self.hold == "device" else self._crops
+        dataset: Dataset[Any] = Numbers() if self.hold == "device" else self._crops
         return DataLoader(
             dataset,
             batch_size=None,
-            sampler=_Counting(self),
+            sampler=Counting(self),
             num_workers=self.workers,
             # Forked children of a process that runs threads may hang.
             multiprocessing_context="spawn" if self.workers else None,
@@ -156,7 +156,7 @@ class ImageDataModule(LightningDataModule):
             for sigma in self.test_sigmas
             for i, path in enumerate(list_images(folder))
         )
-        return DataLoader(_Stream(pairs), batch_size=None)
+        return DataLoader(Stream(pairs), batch_size=None)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Make the training batch on the device of the trainer."""
@@ -194,15 +194,17 @@ class ImageDataModule(LightningDataModule):
                     yield _stored_pair(pair, sigma)
 
 
-class _Numbers(Dataset[int]):
+class Numbers(Dataset[int]):
+    """The number of a batch is all that is loaded of it."""
+
     def __getitem__(self, number: int) -> int:
         return number
 
 
-class _Counting(Sampler[int]):
+class Counting(Sampler[int]):
     """The numbers of an epoch's batches; on several devices Lightning deals them out."""
 
-    def __init__(self, module: ImageDataModule) -> None:
+    def __init__(self, module: "Numbered") -> None:
         self.module = module
 
     def __len__(self) -> int:
@@ -216,7 +218,16 @@ class _Counting(Sampler[int]):
         yield from range(start, start + len(self))
 
 
-class _Stream(IterableDataset[Mapping[str, Any]]):
+class Numbered(Protocol):
+    """A data module whose batches are numbered over the whole training."""
+
+    batches_per_epoch: int
+    trainer: Trainer | None
+
+
+class Stream(IterableDataset[Mapping[str, Any]]):
+    """Batches that are made when they are needed, once."""
+
     def __init__(self, pairs: Any) -> None:
         self.pairs = pairs
 

@@ -99,19 +99,36 @@ class ImageDenoiser(nn.Module):
         return F.pixel_shuffle(clean, 2)[:, :, :height, :width]
 
     def _denoise(self, packed: Tensor, sigma: Tensor | float) -> Tensor:
-        name = "rgb" if packed.shape[1] == PACKED["rgb"] else "yuv420"
+        packed = packed.float()
+        level = noise_map(sigma, packed)
+        return self.subtract(self.body(self.enter(packed, level)), packed, level)
+
+    def enter(self, packed: Tensor, level: Tensor) -> Tensor:
+        """Return the features of a packed picture, before the body.
+
+        Args:
+            packed: ``(B, 12 or 6, h, w)``.
+            level: ``(B, 2, h, w)``.
+
+        Returns:
+            ``(B, width, H, W)``, with h and w filled up to multiples of the body's stride.
+        """
+        name = packed_format(packed)
         if name not in self.formats:
             raise ValueError(f"x is {name}: this network takes {', '.join(self.formats)}")
-        packed = packed.float()
         height, width = packed.shape[2:]
-        level = noise_map(sigma, packed)
         x = torch.cat([packed, level], dim=1)
         dtype = next(self.parameters()).dtype
         x = x.to(dtype, memory_format=torch.channels_last)
         stride = self.body.stride
         x = F.pad(x, (0, -width % stride, 0, -height % stride), mode="replicate")
-        noise = self.tails[name](self.body(self.stems[name](x)))
-        noise = noise[:, :, :height, :width].float()
+        return self.stems[name](x)
+
+    def subtract(self, features: Tensor, packed: Tensor, level: Tensor) -> Tensor:
+        """Return the packed picture less the noise that the body's features tell, in float32."""
+        name = packed_format(packed)
+        height, width = packed.shape[2:]
+        noise = self.tails[name](features)[:, :, :height, :width].float()
         if self.limit is not None:
             luma, chroma = level.split(1, dim=1)
             if name == "rgb":
@@ -120,6 +137,11 @@ class ImageDenoiser(nn.Module):
                 bound = torch.cat([luma.expand(-1, 4, -1, -1), chroma.expand(-1, 2, -1, -1)], dim=1)
             noise = noise.clamp(-self.limit * bound, self.limit * bound)
         return packed - noise
+
+
+def packed_format(packed: Tensor) -> str:
+    """Return ``rgb`` or ``yuv420``, by the channels."""
+    return "rgb" if packed.shape[1] == PACKED["rgb"] else "yuv420"
 
 
 def noise_map(sigma: Tensor | float, packed: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 """LightningModules."""
 
-from nlden.tasks.denoising import ImageDenoising
+from nlden.tasks.denoising import ImageDenoising, VideoDenoising
 
-__all__ = ["ImageDenoising"]
+__all__ = ["ImageDenoising", "VideoDenoising"]

@@ -10,22 +10,30 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from nlden.models.image_denoiser import ImageDenoiser
 from nlden.models.pretrained import load_weights
+from nlden.models.video_denoiser import VideoDenoiser
 from nlden.tasks.base import Task
 
 
 def psnr_loss(x: Tensor, y: Tensor, eps: float = 1e-6) -> Tensor:
-    """Return the negative PSNR in dB of ``(B, C, H, W)`` in [0, 1], mean over the pictures.
+    """Return the negative PSNR in dB, mean over the pictures: values in [0, 1].
 
     The logarithm makes a picture with little noise count as much as one with much.
 
     Args:
-        x: output.
+        x: output, ``(B, C, H, W)`` or ``(B, C, T, H, W)``, whose frames count one by one.
         y: target.
         eps: added to the mean squared error: pictures better than ``-10 log10(eps)`` dB hardly
             count, and a perfect one has a finite gradient.
     """
-    error = (x - y).square().mean(dim=(1, 2, 3))
+    error = (x - y).square().mean(dim=(1, -2, -1))
     return 10 * torch.log10(error + eps).mean()
+
+
+def mean_psnr(x: Tensor, y: Tensor) -> Tensor:
+    """Return the PSNR in dB, mean over the pictures or frames; shapes as in :func:`psnr_loss`."""
+    if x.ndim == 5:
+        x, y = (t.transpose(1, 2).flatten(0, 1) for t in (x, y))
+    return peak_signal_noise_ratio(x, y, data_range=1.0, dim=(1, 2, 3))
 
 
 class ImageDenoising(Task):
@@ -44,7 +52,7 @@ class ImageDenoising(Task):
 
     def __init__(
         self,
-        net: ImageDenoiser,
+        net: ImageDenoiser | VideoDenoiser,
         weights: str | None = None,
         lr: float = 0.01,
         adamw_lr: float = 0.001,
@@ -56,6 +64,7 @@ class ImageDenoising(Task):
 
     def edge_modules(self) -> list[nn.Module]:
         """Return stems and tails."""
+        assert isinstance(self.net, ImageDenoiser)
         return [self.net.stems, self.net.tails]
 
     def forward(self, noisy: Tensor, sigma: Tensor) -> Tensor:
@@ -80,4 +89,40 @@ class ImageDenoising(Task):
 
     def _psnr(self, batch: Mapping[str, Any]) -> Tensor:
         output = self(batch["noisy"], batch["sigma"]).clamp(0, 1)
-        return peak_signal_noise_ratio(output, batch["clean"], data_range=1.0, dim=(1, 2, 3))
+        return mean_psnr(output, batch["clean"])
+
+
+class VideoDenoising(ImageDenoising):
+    """Train the second stage of a denoiser of videos.
+
+    As :class:`ImageDenoising`, with clips: ``(B, 3, T, H, W)`` or packed ``(B, 6, T, h, w)``.
+
+    Args:
+        net: the denoiser.
+        weights: weights to start from; None starts with those of the two stages.
+        spatial: weights of the first stage, a shipped name or a safetensors file.
+        fusion: weights that the second stage starts from.
+        lr: learning rate of Muon.
+        adamw_lr: learning rate of AdamW.
+    """
+
+    net: VideoDenoiser
+
+    def __init__(
+        self,
+        net: VideoDenoiser,
+        weights: str | None = None,
+        spatial: str | None = "image-fast",
+        fusion: str | None = "image-base",
+        lr: float = 0.003,
+        adamw_lr: float = 0.0003,
+    ) -> None:
+        super().__init__(net, weights, lr, adamw_lr)
+        if weights is None:
+            for stage, name in ((net.spatial, spatial), (net.fusion, fusion)):
+                if name is not None:
+                    load_weights(stage, name)
+
+    def edge_modules(self) -> list[nn.Module]:
+        """Return stems, tails and the features that positions are compared by."""
+        return [self.net.fusion.stems, self.net.fusion.tails, self.net.keys]

@@ -1,0 +1,112 @@
+"""Non-local means from one picture into another, around where block matching finds each block.
+
+A. Buades, B. Coll, J.-M. Morel: "A non-local algorithm for image denoising", CVPR 2005; with
+learned features it is the embedded Gaussian of X. Wang et al. (CVPR 2018) with a squared distance
+for its energy. That a small neighbourhood of the best match is enough is what V-BM4D (M. Maggioni
+et al., TIP 2012) and VNLnet (A. Davy et al., ICIP 2019) build on.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nlden.attention.affinity import fused
+
+
+def match_blocks(
+    x: Tensor, other: Tensor, *, block: int, margin: int, reach: int, around: Tensor | None = None
+) -> Tensor:
+    """Return for each block of a picture where the other picture is most like it.
+
+    The block with its margin is compared by the sum of squared differences with all places up to
+    ``reach`` away from where ``around`` puts it; borders are repeated. Of equal places the
+    nearest wins.
+
+    Args:
+        x: ``(B, 1, H, W)``.
+        other: of the same shape.
+        block: extent of a block; blocks begin at multiples of it.
+        margin: pixels around the block that are compared too.
+        reach: largest distance along each axis.
+        around: displacements to start from, ``(B, rows, columns, 2)``; None is no displacement.
+
+    Returns:
+        Displacements down and to the right in pixels, ``(B, rows, columns, 2)``.
+    """
+    batch, _, height, width = x.shape
+    rows, columns = -(-height // block), -(-width // block)
+    none = torch.zeros(batch, rows, columns, 2, dtype=torch.long, device=x.device)
+    start = none if around is None else around
+    template = _windows(x, none, block, margin).flatten(0, 2)
+    places = _windows(other, start, block, margin + reach).flatten(0, 2)
+    count = len(template)
+    # |a - b|^2 = |a|^2 - 2 ab + |b|^2, whose first term is the same everywhere.
+    product = F.conv2d(places[None], template[:, None], groups=count)[0]
+    square = F.avg_pool2d(places.square()[None], template.shape[-1], stride=1)[0]
+    error = square * template[0].numel() - 2 * product
+    offset = torch.arange(-reach, reach + 1, device=x.device)
+    away = offset[:, None].square() + offset.square()
+    # Relative to the contrast of the block: noise must not decide between equals.
+    error = error + away * 1e-4 * template.var((1, 2), correction=0)[:, None, None]
+    best = error.flatten(1).argmin(1)
+    extent = 2 * reach + 1
+    moved = torch.stack([best // extent, best % extent], dim=-1) - reach
+    return start + moved.view_as(start)
+
+
+def cross_non_local_means(
+    query: Tensor, key: Tensor, value: Tensor, displacement: Tensor, *, block: int, reach: int
+) -> Tensor:
+    """Return ``y_i = sum_j softmax_j(-|q_i - k_j|^2 / 2) v_j`` over a displaced neighbourhood.
+
+    The positions of a block share the neighbourhood: the block in the other picture, displaced
+    and widened by ``reach`` on all sides, borders repeated. Divide ``query`` and ``key`` by the
+    distance at which likeness shall end, for instance by the level of their noise.
+
+    Args:
+        query: features of every s-th position along each axis, ``(B, D, H / s, W / s)``.
+        key: features of the positions of the other picture, ``(B, D, H, W)``.
+        value: what is gathered, ``(B, E, H, W)``.
+        displacement: of each block, in positions of ``key``, as :func:`match_blocks` returns it.
+        block: extent of a block in positions of ``key``, a multiple of s.
+        reach: how far the neighbourhood exceeds the block.
+
+    Returns:
+        ``(B, E, H / s, W / s)``.
+    """
+    batch, _, height, width = query.shape
+    stride = key.shape[2] // height
+    own = block // stride
+    rows, columns = displacement.shape[1:3]
+    padded = F.pad(query, (0, columns * own - width, 0, rows * own - height))
+    blocks = padded.unflatten(3, (columns, own)).unflatten(2, (rows, own))
+    q = blocks.permute(0, 2, 4, 3, 5, 1).flatten(0, 2).flatten(1, 2)
+    both = _windows(torch.cat([key, value], dim=1), displacement, block, reach)
+    k, v = both.flatten(0, 2).flatten(2).mT.split([key.shape[1], value.shape[1]], dim=2)
+    # |q|^2 is the same for all keys; what is left of the square is a product with one more entry.
+    k = torch.cat([k, k.square().sum(2, keepdim=True) / -2], dim=2)
+    y = fused(torch.cat([q, torch.ones_like(q[..., :1])], dim=2), k, v)
+    y = y.view(batch, rows, columns, own, own, -1).permute(0, 5, 1, 3, 2, 4)
+    return y.reshape(batch, -1, rows * own, columns * own)[:, :, :height, :width]
+
+
+def _windows(x: Tensor, displacement: Tensor, block: int, margin: int) -> Tensor:
+    """Copy every block, displaced and widened by a margin; borders are repeated.
+
+    Returns:
+        ``(B, rows, columns, C, extent, extent)``, for one channel ``(B, rows, columns, extent,
+        extent)``.
+    """
+    batch, channels, height, width = x.shape
+    steps = torch.arange(-margin, block + margin, device=x.device)
+    down, right = displacement.unbind(-1)
+    top = torch.arange(down.shape[1], device=x.device)[:, None] * block + down
+    left = torch.arange(down.shape[2], device=x.device) * block + right
+    y = (top[..., None] + steps).clamp(0, height - 1)
+    x_ = (left[..., None] + steps).clamp(0, width - 1)
+    first = torch.arange(batch, device=x.device).view(-1, 1, 1, 1, 1) * (height * width)
+    index = first + y[..., :, None] * width + x_[..., None, :]
+    # One copy of whole rows: pixels lie side by side with all their channels.
+    pixels = x.movedim(1, -1).reshape(-1, channels)
+    windows = pixels.index_select(0, index.flatten()).view(*index.shape, channels)
+    return windows[..., 0] if channels == 1 else windows.movedim(-1, 3)
