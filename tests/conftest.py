@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -12,8 +13,11 @@ import torch
 from hypothesis import HealthCheck, settings
 from skimage import data as photographs
 
+from nlden.attention import NonLocal2d, SqueezeExcitation
+from nlden.encoders import UNet
 from nlden.media.probe import Layout
 from nlden.media.reader import to_planes
+from nlden.models import ImageDenoiser, VideoDenoiser
 
 torch.set_num_threads(1)  # two workers share two cores
 # A busy machine is no error.
@@ -121,3 +125,24 @@ def clip(tmp_path: Path) -> Callable[..., Path]:
 def decode_fixture() -> Callable[[Path], Decoded]:
     """Return the function that reads a file back."""
     return decode
+
+
+def _stage(width: int) -> ImageDenoiser:
+    bottleneck = partial(NonLocal2d, norm=None, bias=False, window=6, block=4, clip=True)
+    gate = partial(SqueezeExcitation, window=3)
+    return ImageDenoiser(UNet((width, 16), (1, 1), gate=gate, bottleneck=bottleneck))
+
+
+@pytest.fixture(scope="session")
+def small_video_denoiser() -> Callable[..., VideoDenoiser]:
+    """Build small video denoisers; unless ``untrained``, every weight of them says something."""
+
+    def build(untrained: bool = False) -> VideoDenoiser:
+        torch.manual_seed(0)
+        network = VideoDenoiser(_stage(8), _stage(10), search=8)
+        for parameter in network.parameters():
+            if not untrained and parameter.abs().max() == 0:
+                torch.nn.init.normal_(parameter, std=0.05)
+        return network.eval()
+
+    return build

@@ -40,6 +40,9 @@ def match_blocks(
     template = _windows(x, none, block, margin).flatten(0, 2)
     places = _windows(other, start, block, margin + reach).flatten(0, 2)
     count = len(template)
+    # Differences stay; the rounding of large equal sums goes.
+    middle = template.mean((1, 2), keepdim=True)
+    template, places = template - middle, places - middle
     # |a - b|^2 = |a|^2 - 2 ab + |b|^2, whose first term is the same everywhere.
     product = F.conv2d(places[None], template[:, None], groups=count)[0]
     square = F.avg_pool2d(places.square()[None], template.shape[-1], stride=1)[0]
@@ -47,7 +50,8 @@ def match_blocks(
     offset = torch.arange(-reach, reach + 1, device=x.device)
     away = offset[:, None].square() + offset.square()
     # Relative to the contrast of the block: noise must not decide between equals.
-    error = error + away * 1e-4 * template.var((1, 2), correction=0)[:, None, None]
+    contrast = template.square().mean((1, 2))[:, None, None]
+    error = error + away * (1e-4 * contrast + 1e-12)
     best = error.flatten(1).argmin(1)
     extent = 2 * reach + 1
     moved = torch.stack([best // extent, best % extent], dim=-1) - reach

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator
 
-import torch
 from torch import Tensor
 
 
@@ -16,7 +15,7 @@ def tiled(
     put in place, so that nothing is blended and no seam can arise.
 
     Args:
-        network: maps ``(B, C, h, w)`` to the same size.
+        network: maps ``(B, C, h, w)`` to ``(B, D, h, w)``.
         x: ``(B, C, H, W)``.
         tile: largest extent of a tile without its halo; at least ``grid`` is taken.
         reach: how many positions away an input changes an output.
@@ -29,14 +28,17 @@ def tiled(
     if max(height, width) <= tile:
         return network(x)
     halo = math.ceil(reach / grid) * grid
-    output = torch.empty_like(x)
+    output: Tensor | None = None
     for top, bottom in _spans(height, tile, grid):
         for left, right in _spans(width, tile, grid):
             above, before = max(0, top - halo), max(0, left - halo)
             piece = network(x[:, :, above : bottom + halo, before : right + halo])
+            if output is None:
+                output = piece.new_empty(*piece.shape[:2], height, width)
             output[:, :, top:bottom, left:right] = piece[
                 :, :, top - above : bottom - above, left - before : right - before
             ]
+    assert output is not None
     return output
 
 

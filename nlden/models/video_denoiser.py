@@ -5,6 +5,7 @@ The two stages follow M. Tassano et al. (DVDnet, ICIP 2019), the recurrence over
 flow: see :mod:`nlden.attention.cross_non_local`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,7 +58,7 @@ class VideoDenoiser(nn.Module):
         patch: extent in pixels of what they see.
         block: extent in pixels of the blocks that are matched, an even number.
         search: how far blocks are sought, in pixels.
-        reach: how far around the match positions gather, in pixels.
+        around: how far around the match positions gather, in pixels.
 
     Shape:
         ``forward``: ``(B, 3, T, H, W)`` RGB or packed ``(B, 12 or 6, T, h, w)`` (see
@@ -75,12 +76,12 @@ class VideoDenoiser(nn.Module):
         patch: int = 5,
         block: int = 16,
         search: int = 32,
-        reach: int = 2,
+        around: int = 2,
     ) -> None:
         super().__init__()
         self.spatial = spatial.requires_grad_(False)
         self.fusion = fusion
-        self.ahead, self.block, self.search, self.reach = ahead, block, search, reach
+        self.ahead, self.block, self.search, self.around = ahead, block, search, around
         self.formats = tuple(n for n in fusion.formats if n in spatial.formats)
         self.keys = nn.Conv2d(3, keys, patch, padding=patch // 2, bias=False)
         # Orthonormal rows: the features are as far apart as the patches.
@@ -93,6 +94,22 @@ class VideoDenoiser(nn.Module):
             convolution = nn.Conv2d(pictures * PACKED[name], width, 3, padding=1, bias=False)
             nn.init.zeros_(convolution.weight)  # at first each frame is denoised alone
             self.neighbours[name] = convolution
+
+    @property
+    def reach(self) -> int | None:
+        """How far, on the packed grid, a neighbour changes a frame; None: any distance."""
+        alone, together = self.spatial.reach, self.fusion.reach
+        if alone is None or together is None:
+            return None
+        # From one end of a block over its margin to the farthest place that it is sought at.
+        match = self.block + 2 * _COARSE + self.search + _COARSE
+        near = self.block + self.search + _COARSE + self.around + self.keys.kernel_size[0] // 2 + 1
+        return max(alone, together + -(-max(match, near) // 2))
+
+    @property
+    def grid(self) -> int:
+        """Tiles whose corners are multiples of this, on the packed grid, are exact."""
+        return math.lcm(self.spatial.grid, self.fusion.grid, self.block // 2)
 
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """Return the clean clip, in float32, not clamped."""
@@ -172,7 +189,7 @@ class VideoDenoiser(nn.Module):
                     torch.cat(value, dim=1),
                     self._match(picture, theirs),
                     block=self.block,
-                    reach=self.reach,
+                    reach=self.around,
                 )
             )
         return laid

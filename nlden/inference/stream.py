@@ -1,0 +1,139 @@
+"""Frames in, frames out: a video denoiser over a stream, at constant memory."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlden.inference.tiles import tiled
+from nlden.models.image_denoiser import noise_map
+from nlden.models.video_denoiser import Shot, VideoDenoiser
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """All that a stream remembers: what follows depends on it and on the frames to come.
+
+    Args:
+        past: the last frame that was returned; None at the beginning of a shot.
+        pending: the frames that wait for those that follow them, at most the latency.
+    """
+
+    past: Shot | None = None
+    pending: tuple[Shot, ...] = ()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return it by names, to be stored (with safetensors, for instance)."""
+        shots = {"past": self.past} | {f"pending.{i}": s for i, s in enumerate(self.pending)}
+        return {
+            f"{name}.{part}": getattr(shot, part).contiguous()
+            for name, shot in shots.items()
+            if shot is not None
+            for part in ("noisy", "clean")
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "StreamState":
+        """Return the state that :meth:`tensors` gave."""
+
+        def shot(name: str) -> Shot:
+            return Shot(tensors[f"{name}.noisy"], tensors[f"{name}.clean"])
+
+        count = sum(name.startswith("pending.") for name in tensors) // 2
+        past = shot("past") if "past.noisy" in tensors else None
+        return cls(past, tuple(shot(f"pending.{i}") for i in range(count)))
+
+
+class VideoStream:
+    """Denoise the frames of a video one after the other.
+
+    A frame comes out when the ``ahead`` frames after it have come in. However the frames are
+    dealt out, and however large the tiles are, the result is that of the whole clip. Nothing
+    crosses a cut.
+
+    Args:
+        network: the denoiser, on its device.
+        tile: largest extent, on the packed grid, that is computed in one piece; None is no limit.
+        state: where to go on.
+    """
+
+    def __init__(
+        self, network: VideoDenoiser, tile: int | None = None, state: StreamState | None = None
+    ) -> None:
+        self.network = network
+        self.tile = tile
+        self.state = state or StreamState()
+
+    @property
+    def latency(self) -> int:
+        """Return how many frames come in before the first comes out, less one."""
+        return self.network.ahead
+
+    @torch.inference_mode()
+    def push(self, noisy: Tensor, sigma: Tensor | float, *, cut: bool = False) -> list[Tensor]:
+        """Take the next frame.
+
+        Args:
+            noisy: packed, ``(1, 12 or 6, h, w)``.
+            sigma: its noise, as :class:`VideoDenoiser` takes it.
+            cut: whether it is the first of a shot.
+
+        Returns:
+            The clean frames that are ready, packed, in float32.
+
+        Raises:
+            ValueError: if the frame is of another format or size than those before.
+        """
+        last = self.state.pending[-1] if self.state.pending else self.state.past
+        if last is not None and last.noisy.shape != noisy.shape:
+            raise ValueError(
+                f"the frame has the shape {tuple(noisy.shape)} after frames of "
+                f"{tuple(last.noisy.shape)}"
+            )
+        clean = self.finish(sigma) if cut else []
+        noisy = noisy.float()
+        level = noise_map(sigma, noisy)
+
+        def look(x: Tensor) -> Tensor:
+            return self.network.look(*x.split([noisy.shape[1], 2], dim=1)).clean
+
+        shot = Shot(noisy, self._tiled(look, torch.cat([noisy, level], dim=1)))
+        pending = (*self.state.pending, shot)
+        self.state = StreamState(self.state.past, pending)
+        if len(pending) > self.network.ahead:
+            clean.append(self._next(level))
+        return clean
+
+    @torch.inference_mode()
+    def finish(self, sigma: Tensor | float) -> list[Tensor]:
+        """Return the frames that no other follows; the next one begins a new shot."""
+        clean = []
+        while self.state.pending:
+            clean.append(self._next(noise_map(sigma, self.state.pending[0].noisy)))
+        self.state = StreamState()
+        return clean
+
+    def _next(self, level: Tensor) -> Tensor:
+        """Denoise the first of the waiting frames and make it the past."""
+        shot, *following = self.state.pending
+        past = self.state.past
+        shots = [shot, *following] if past is None else [shot, *following, past]
+        channels = shot.noisy.shape[1]
+
+        def denoise(x: Tensor) -> Tensor:
+            pieces = x[:, 2:].split(channels, dim=1)
+            here = [Shot(*pair) for pair in zip(pieces[::2], pieces[1::2], strict=True)]
+            before = None if past is None else here.pop()
+            return self.network.denoise(here[0], x[:, :2], before, here[1:])
+
+        everything = [level, *(t for s in shots for t in (s.noisy, s.clean))]
+        clean = self._tiled(denoise, torch.cat(everything, dim=1))
+        self.state = StreamState(Shot(shot.noisy, clean), tuple(following))
+        return clean
+
+    def _tiled(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        reach = self.network.reach
+        if self.tile is None or reach is None:
+            return network(x)
+        return tiled(network, x, self.tile, reach, self.network.grid)

@@ -1,0 +1,163 @@
+import itertools
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+from skimage import data as photographs
+from skimage.io import imsave
+from torch import Generator
+from torch.nn import functional as F
+
+from nlden.data import ClipDataModule
+from nlden.data.augment import noisy_rgb, noisy_yuv420
+from nlden.data.camera_motion import camera_motion
+from nlden.data.clips import gaussian_clip, list_clips, pair_frames, read_clip
+
+
+def frames(count: int, size: tuple[int, int], turn: float = 0.0) -> np.ndarray:
+    picture = torch.from_numpy(photographs.coffee()).permute(2, 0, 1) / 255
+    clip = camera_motion(picture, count, size, turn=turn)
+    return (clip * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """A lossless video, a folder of frames, a folder with another video; and photographs."""
+    root = tmp_path_factory.mktemp("sets")
+    (root / "clips" / "b_frames").mkdir(parents=True)
+    (root / "clips" / "c_more").mkdir()
+    for i, frame in enumerate(frames(12, (96, 112))):
+        imsave(root / "clips" / "b_frames" / f"{i:03d}.png", frame)
+    for name, count in (("a.mkv", 14), ("c_more/d.mkv", 9), ("e.mkv", 9), ("f.mkv", 9)):
+        with av.open(str(root / "clips" / name), "w") as container:
+            stream = container.add_stream("ffv1", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 96, 80, "bgr0"
+            stream.time_base = Fraction(1, 25)
+            for i, array in enumerate(frames(count, (80, 96), turn=4)):
+                frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+                frame.pts = i
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    (root / "clips" / "notes.txt").write_text("no clip")
+    (root / "photographs").mkdir()
+    for name in ("astronaut", "cat"):
+        imsave(root / "photographs" / f"{name}.png", getattr(photographs, name)())
+    return root
+
+
+def module(sets, **arguments) -> ClipDataModule:
+    defaults = {"reduce": 2, "frames": 4, "crop": 32, "batch_size": 3}
+    data = ClipDataModule([sets / "clips"], [sets / "photographs"], **(defaults | arguments))
+    data.setup("fit")
+    return data
+
+
+def test_clips_are_files_and_folders_of_frames(sets):
+    names = [p.name for p in list_clips(sets / "clips")]
+    assert names == ["a.mkv", "b_frames", "d.mkv", "e.mkv", "f.mkv"]
+    with pytest.raises(FileNotFoundError, match="no clip"):
+        list_clips(sets / "photographs" / "nothing")
+
+
+def test_clips_are_read_as_they_are_and_reduced(sets):
+    video = read_clip(sets / "clips" / "a.mkv")
+    expected = torch.from_numpy(frames(14, (80, 96), turn=4)).permute(0, 3, 1, 2)
+    assert torch.equal(video, expected)
+    folder = read_clip(sets / "clips" / "b_frames", 2, 5)
+    assert folder.shape == (5, 3, 48, 56)
+    whole = torch.from_numpy(frames(12, (96, 112))[:5]).permute(0, 3, 1, 2).float()
+    assert torch.equal(folder, F.avg_pool2d(whole, 2).round().byte())
+
+
+def test_frames_of_several_sizes_are_refused(tmp_path):
+    for i, size in enumerate(((40, 40), (40, 48))):
+        imsave(tmp_path / f"{i}.png", frames(1, size)[0])
+    with pytest.raises(ValueError, match="differs from the first in size"):
+        read_clip(tmp_path)
+
+
+def test_a_batch_depends_on_seed_and_number_alone(sets):
+    first, second = module(sets), module(sets)
+    device = torch.device("cpu")
+    for number in (7, 0):
+        a, b = first.make(number, device), second.make(number, device)
+        assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not torch.equal(first.make(0, device)["clean"], first.make(2, device)["clean"])
+    other = module(sets, seed=1).make(0, device)
+    assert not torch.equal(other["clean"], first.make(0, device)["clean"])
+
+
+@pytest.mark.parametrize("synthetic", [0.0, 1.0])
+def test_batches_take_turns_between_planes_and_rgb(sets, synthetic):
+    data = module(sets, synthetic=synthetic)
+    rgb, planes = (data.make(i, torch.device("cpu")) for i in range(2))
+    assert rgb["noisy"].shape == rgb["clean"].shape == (3, 3, 4, 32, 32)
+    assert planes["noisy"].shape == planes["clean"].shape == (3, 6, 4, 16, 16)
+    assert rgb["sigma"].shape == (3, 2)
+
+
+def test_clips_of_the_file_are_cropped_without_change(sets):
+    """Every frame of a batch is a crop of a frame of a clip, and the frames of one shot follow."""
+    data = module(sets, synthetic=0.0, batch_size=1)
+    clips = [read_clip(p, 2).float() / 255 for p in list_clips(sets / "clips")]
+    for number in (0, 2, 4):
+        clean = data.make(number, torch.device("cpu"))["clean"][0].transpose(0, 1)
+        places = []
+        for frame in clean:
+            turned = [frame.rot90(k, (1, 2)) for k in range(4)]
+            turned += [t.flip(-1) for t in turned]
+            places.append(_find(turned, clips))
+        assert None not in places
+        if len({p[0] for p in places}) == 1:  # no cut
+            steps = {b[1] - a[1] for a, b in itertools.pairwise(places)}
+            assert len(steps) == 1
+            assert steps <= {1, 2, -1, -2}
+
+
+def _find(turned, clips):
+    for c, clip in enumerate(clips):
+        windows = clip.unfold(2, 32, 1).unfold(3, 32, 1)
+        for t in turned:
+            hits = (windows - t[None, :, None, None]).abs().amax((1, 4, 5)) < 1e-6
+            if hits.any():
+                return c, int(hits.nonzero()[0, 0])
+    return None
+
+
+@pytest.mark.parametrize("pairs", [noisy_rgb, noisy_yuv420])
+def test_frames_have_one_level_and_noise_of_their_own(pairs):
+    clip = torch.full((2, 5, 3, 64, 64), 0.5)
+    made = pair_frames(pairs, clip, Generator().manual_seed(3))
+    noise = made["noisy"] - made["clean"]
+    luma = noise[:, :4] if noise.shape[1] == 6 else noise
+    levels = luma.std((1, 3, 4))
+    assert (levels / levels.mean(1, keepdim=True) - 1).abs().max() < 0.1
+    a, b = luma[:, :, 0].flatten(1), luma[:, :, 1].flatten(1)
+    both = torch.stack([a, b], dim=1)
+    correlation = torch.stack([torch.corrcoef(pair)[0, 1] for pair in both])
+    assert correlation.abs().max() < 0.06
+
+
+def test_validation_is_fixed_and_kept_out_of_training(sets):
+    data = module(sets, synthetic=0.0)
+    a, b = list(data.val_dataloader()), list(data.val_dataloader())
+    assert [x["name"] for x in a] == ["rgb/30", "yuv420/30", "rgb/50", "yuv420/50"] * (len(a) // 4)
+    assert all(torch.equal(x["noisy"], y["noisy"]) for x, y in zip(a, b, strict=True))
+    assert a[0]["noisy"].shape == (1, 3, 8, *a[0]["clean"].shape[3:])
+
+
+def test_noise_of_tests_follows_the_protocol():
+    clip = torch.full((3, 3, 8, 8), 128, dtype=torch.uint8)
+    made = gaussian_clip(clip, 50, 4)
+    noise = torch.randn(1, 3, 3, 8, 8, generator=Generator().manual_seed(4)) * 50 / 255
+    assert torch.allclose(made["noisy"] - made["clean"], noise, atol=1e-6)
+    assert made["noisy"].min() < 0.2
+
+
+def test_impossible_arguments_are_refused(sets):
+    with pytest.raises(ValueError, match="synthetic=2"):
+        ClipDataModule([sets / "clips"], synthetic=2)
+    with pytest.raises(ValueError, match="crop=512"):
+        module(sets, crop=512, synthetic=0.5)

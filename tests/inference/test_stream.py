@@ -1,0 +1,92 @@
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load, save
+from skimage import data as photographs
+
+from nlden.data.camera_motion import camera_motion
+from nlden.inference.stream import StreamState, VideoStream
+
+SIGMA = 0.1
+
+
+@pytest.fixture(scope="module")
+def network(small_video_denoiser):
+    return small_video_denoiser()
+
+
+def frames(count: int = 9, size: tuple[int, int] = (44, 60)) -> list[torch.Tensor]:
+    """Noisy packed 4:2:0 frames of a moving camera."""
+    picture = torch.from_numpy(photographs.coffee()).permute(2, 0, 1) / 255
+    clip = camera_motion(picture, count, (2 * size[0], 2 * size[1]))
+    noise = torch.randn(clip.shape, generator=torch.Generator().manual_seed(0))
+    packed = torch.nn.functional.pixel_unshuffle(clip + SIGMA * noise, 2)
+    return list(torch.cat([packed[:, :4], packed[:, 4::4]], dim=1)[:, None])
+
+
+def run(stream, pieces, cuts=()):
+    clean = []
+    for i, frame in enumerate(pieces):
+        clean += stream.push(frame, SIGMA, cut=i in cuts)
+    return torch.stack(clean + stream.finish(SIGMA), dim=2)
+
+
+def whole(network, pieces):
+    with torch.no_grad():
+        return network(torch.stack(pieces, dim=2), SIGMA)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9])
+def test_the_stream_gives_what_the_whole_clip_gives(network, count):
+    pieces = frames()[:count]
+    assert torch.allclose(run(VideoStream(network), pieces), whole(network, pieces), atol=1e-6)
+
+
+def test_the_latency_is_what_it_says(network):
+    stream = VideoStream(network)
+    ready = [len(stream.push(frame, SIGMA)) for frame in frames(5)]
+    assert ready == [0] * stream.latency + [1] * (5 - stream.latency)
+    assert len(stream.finish(SIGMA)) == stream.latency
+
+
+@settings(max_examples=6)
+@given(cuts=st.sets(st.integers(1, 8), max_size=3))
+def test_nothing_crosses_a_cut(network, cuts):
+    pieces = frames()
+    clean = run(VideoStream(network), pieces, cuts)
+    borders = [0, *sorted(cuts), len(pieces)]
+    shots = [pieces[a:b] for a, b in pairwise(borders)]
+    alone = torch.cat([whole(network, shot) for shot in shots], dim=2)
+    assert torch.allclose(clean, alone, atol=1e-6)
+
+
+@settings(max_examples=5)
+@given(at=st.integers(0, 9))
+def test_a_stored_state_goes_on_as_if_nothing_had_been(network, at):
+    pieces = frames()
+    first = VideoStream(network)
+    clean = [c for frame in pieces[:at] for c in first.push(frame, SIGMA)]
+    stored = load(save(first.state.tensors()))
+    second = VideoStream(network, state=StreamState.from_tensors(stored))
+    for frame in pieces[at:]:
+        clean += second.push(frame, SIGMA)
+    clean += second.finish(SIGMA)
+    assert torch.equal(torch.stack(clean, dim=2), run(VideoStream(network), pieces))
+
+
+def test_tiles_give_what_the_whole_frame_gives(network):
+    pieces = frames(3, (150, 170))
+    tiled = run(VideoStream(network, tile=64), pieces)
+    # Two places that a block is as like as the other may be told apart by rounding alone.
+    error = (tiled - run(VideoStream(network), pieces)).abs()
+    assert (error > 1e-4).double().mean() < 0.005
+
+
+def test_frames_that_change_are_refused(network):
+    stream = VideoStream(network)
+    stream.push(frames(1)[0], SIGMA)
+    with pytest.raises(ValueError, match="after frames of"):
+        stream.push(torch.zeros(1, 6, 20, 20), SIGMA)

@@ -1,0 +1,144 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage import data as photographs
+from torch.nn import functional as F
+
+from nlden.data.camera_motion import camera_motion
+from nlden.models import video_denoiser_base
+from nlden.models.pretrained import load_weights
+
+# Weights are published; the stages' own are those of the image denoisers.
+PROMISED = {
+    "bandwidth": (2,),
+    "keys.weight": (15, 3, 5, 5),
+    "neighbours.rgb.weight": (64, 84, 3, 3),
+    "neighbours.yuv420.weight": (64, 42, 3, 3),
+}
+
+
+def test_names_and_shapes_of_the_published_weights():
+    with torch.device("meta"):
+        state = video_denoiser_base().state_dict()
+    own = {k: tuple(v.shape) for k, v in state.items() if k.split(".")[0] not in STAGES}
+    assert own == PROMISED
+    assert {k.split(".")[0] for k in state} - {k.split(".")[0] for k in own} == set(STAGES)
+
+
+STAGES = ("spatial", "fusion")
+
+
+def clip(frames: int = 5, size: tuple[int, int] = (32, 48)) -> torch.Tensor:
+    picture = torch.from_numpy(photographs.coffee()).permute(2, 0, 1)[:, :200, :300] / 255
+    return camera_motion(picture, frames, size, path=((0.3, 0.3), (0.4, 0.4))).transpose(0, 1)[None]
+
+
+def packed(x: torch.Tensor) -> torch.Tensor:
+    return F.pixel_unshuffle(x.transpose(1, 2).flatten(0, 1), 2)[None].transpose(1, 2)
+
+
+def test_at_first_every_frame_is_denoised_alone(small_video_denoiser):
+    network = small_video_denoiser(untrained=True)
+    x = clip()
+    with torch.no_grad():
+        alone = torch.stack([network.fusion(f, 0.1) for f in x.unbind(2)], dim=2)
+        assert torch.allclose(network(x, 0.1), alone, atol=1e-6)
+
+
+@torch.no_grad()
+def test_frames_depend_on_all_of_the_past_and_on_two_frames_ahead(small_video_denoiser):
+    network, x = small_video_denoiser(), clip(7)
+    before = network(x, 0.1)
+    for changed in range(7):
+        other = x.clone()
+        other[:, :, changed] = torch.rand_like(other[:, :, changed])
+        differ = (network(other, 0.1) - before).abs().amax((0, 1, 3, 4)) > 0
+        assert differ.tolist() == [i >= changed - 2 for i in range(7)]
+
+
+@torch.no_grad()
+def test_a_still_clip_is_laid_over_itself(small_video_denoiser):
+    network = small_video_denoiser()
+    frame = packed(clip(1))[:, :, 0]
+    level = torch.full((1, 2, *frame.shape[2:]), 1 / 255)
+    shot = network.look(frame, level)
+    network.bandwidth.copy_(torch.tensor([1e-4, 0.0]))  # nothing but the same is alike
+    for laid in network._lay_over(shot, level, [shot, shot, shot]):
+        assert torch.allclose(laid, torch.cat([shot.noisy, shot.clean], dim=1), atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("channels", [12, 6])
+def test_a_moving_clip_is_laid_over_the_frame(channels, small_video_denoiser):
+    """A camera that moves by whole pixels: every neighbour becomes the frame."""
+    scene = torch.from_numpy(photographs.astronaut()).permute(2, 0, 1)[:, :160, :200] / 255
+    views = [scene[None, :, 20 + y : 116 + y, 30 + x : 126 + x] for y, x in ((0, 0), (4, -6))]
+    network = small_video_denoiser()
+    network.bandwidth.copy_(torch.tensor([0.01, 0.0]))
+    shots = []
+    for view in views:
+        frame = F.pixel_unshuffle(view, 2)
+        if channels == 6:
+            frame = torch.cat([frame[:, :4], frame[:, 4::4]], dim=1)
+        shots.append(type(network.look(frame, frame[:, :2]))(frame, frame))
+    (laid,) = network._lay_over(shots[0], torch.full((1, 2, 48, 48), 0.1), shots[1:])
+    inner = (..., slice(8, -8), slice(8, -8))
+    assert (laid[:, :channels] - shots[0].noisy)[inner].abs().mean() < 0.003
+    assert (shots[1].noisy - shots[0].noisy)[inner].abs().mean() > 0.05
+
+
+@settings(max_examples=8)
+@given(
+    height=st.integers(2, 40),
+    width=st.integers(2, 40),
+    frames=st.integers(1, 3),
+    rgb=st.booleans(),
+)
+@torch.no_grad()
+def test_any_size_and_length(height, width, frames, rgb, small_video_denoiser):
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, 3, frames, height, width) if rgb else (1, 6, frames, height, width)
+    x = torch.rand(shape, generator=generator)
+    y = small_video_denoiser()(x, 0.1)
+    assert y.shape == x.shape
+    assert y.isfinite().all()
+
+
+@torch.no_grad()
+def test_a_clip_of_a_batch_knows_nothing_of_the_others(small_video_denoiser):
+    network = small_video_denoiser()
+    x = torch.cat([clip(3), clip(3).flip(-1)])
+    sigma = torch.tensor([0.05, 0.1])
+    together = network(x, sigma)
+    for i in range(2):
+        alone = network(x[i : i + 1], sigma[i : i + 1])
+        # Two places that a block is as like as the other may be told apart by rounding alone.
+        assert ((together[i : i + 1] - alone).abs() > 1e-4).double().mean() < 0.005
+
+
+def test_all_of_the_second_stage_learns_and_the_first_does_not(small_video_denoiser):
+    network = small_video_denoiser().train()
+    x = clip(4)
+    for form in (x, torch.cat([packed(x)[:, :4], packed(x)[:, 4::4]], dim=1)):
+        network(form + 0.05 * torch.randn_like(form), 0.05).square().mean().backward()
+    learning = {n for n, p in network.named_parameters() if p.grad is not None and p.grad.any()}
+    frozen = {n for n, _ in network.named_parameters() if n.startswith("spatial.")}
+    assert learning == {n for n, _ in network.named_parameters()} - frozen
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 8, 8), (1, 4, 2, 8, 8), (1, 3, 0, 8, 8)])
+def test_other_shapes_are_refused(shape, small_video_denoiser):
+    with pytest.raises(ValueError, match="expected"):
+        small_video_denoiser()(torch.zeros(shape), 0.1)
+
+
+@torch.no_grad()
+def test_with_the_shipped_stages_nothing_is_lost_at_first():
+    network = video_denoiser_base().eval()
+    load_weights(network.spatial, "image-fast")
+    load_weights(network.fusion, "image-base")
+    x = clip(2, (64, 64))
+    noisy = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    error = (network(noisy, 0.1) - x).square().mean()
+    assert error < 0.1 * (noisy - x).square().mean()
