@@ -93,3 +93,21 @@ def compare_pictures(
         return float(psnr), float(ssim), None
     distance = lpips(*(p.clamp(0, 1).expand(-1, 3, -1, -1) for p in pair))
     return float(psnr), float(ssim), float(distance)
+
+
+def flicker(clip: Tensor, clean: Tensor) -> float:
+    """Return how much the error of a clip changes from one frame to the next.
+
+    The mean over pixels and frames of ``|e_t - e_(t-1)|`` with ``e = clip - clean``: 0 if the
+    error stands still, however large it is. Nothing is warped.
+
+    Args:
+        clip: ``(C, T, H, W)``.
+        clean: the truth, of the same shape.
+
+    Raises:
+        ValueError: for fewer than two frames.
+    """
+    if clip.shape[1] < 2:
+        raise ValueError("flicker needs two frames or more")
+    return float((clip - clean).diff(dim=1).abs().mean())

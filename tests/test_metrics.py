@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from skimage import data as photographs
 from skimage.metrics import peak_signal_noise_ratio
 
-from nlden.metrics import PlanePSNR
+from nlden.metrics import PlanePSNR, flicker
 
 
 def noisy(codes, largest, rng):
@@ -64,3 +64,13 @@ def test_planes_of_another_number_are_refused():
 def test_planes_of_another_size_are_refused():
     with pytest.raises((ValueError, RuntimeError)):
         PlanePSNR().update([torch.zeros(1, 4, 4)], [torch.zeros(1, 4, 1)])
+
+
+def test_flicker_is_the_change_of_the_error():
+    clean = torch.rand(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    still = clean + 0.1  # an error that stands still
+    assert flicker(still, clean) == pytest.approx(0, abs=1e-7)
+    steps = torch.tensor([0.0, 0.1, -0.1, 0.0]).view(1, 4, 1, 1)
+    assert flicker(clean + steps, clean) == pytest.approx((0.1 + 0.2 + 0.1) / 3, rel=1e-5)
+    with pytest.raises(ValueError, match="two frames"):
+        flicker(clean[:, :1], clean[:, :1])

@@ -17,3 +17,16 @@ def check_precision(value: str) -> None:
     allowed = ("auto", "fp32", "bf16", "fp16")
     if value not in allowed:
         raise UsageError(f"--precision {value}: give one of {', '.join(allowed)}")
+
+
+def parse_sigmas(value: str) -> list[float]:
+    """Return the noise levels of ``--sigma 15,25,50``, as 0 to 1."""
+    try:
+        levels = [float(part) for part in value.split(",")]
+    except ValueError:
+        levels = []
+    if not levels or any(not 0 < level <= 255 for level in levels):
+        raise UsageError(f"--sigma {value}: give levels above 0, up to 255, such as 15,25,50")
+    if len(set(levels)) < len(levels):
+        raise UsageError(f"--sigma {value}: a level is there twice")
+    return [level / 255 for level in levels]

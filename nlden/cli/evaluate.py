@@ -6,19 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nlden.cli.errors import UsageError, check_precision
-
-
-def _sigmas(value: str) -> list[float]:
-    try:
-        levels = [float(part) for part in value.split(",")]
-    except ValueError:
-        levels = []
-    if not levels or any(not 0 < level <= 255 for level in levels):
-        raise UsageError(f"--sigma {value}: give levels above 0, up to 255, such as 15,25,50")
-    if len(set(levels)) < len(levels):
-        raise UsageError(f"--sigma {value}: a level is there twice")
-    return [level / 255 for level in levels]
+from nlden.cli.errors import UsageError, check_precision, parse_sigmas
 
 
 def command(
@@ -73,7 +61,7 @@ def command(
 
     nlden evaluate photos --sigma 15,25,50 -o results
     """
-    levels = _sigmas(sigma) if sigma is not None else []
+    levels = parse_sigmas(sigma) if sigma is not None else []
     if noisy is not None and (len(folders) > 1 or len(levels) > 1):
         raise UsageError("--noisy goes with one FOLDER and at most one --sigma")
     if output is not None and output.exists() and not output.is_dir():

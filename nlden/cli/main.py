@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import nlden
-from nlden.cli import bench, demo, denoise, evaluate, info, models
+from nlden.cli import bench, demo, denoise, evaluate, evaluate_clips, info, models
 from nlden.cli.errors import ParserError, UsageError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("denoise")(denoise.command)
 app.command("demo")(demo.command)
 app.command("evaluate")(evaluate.command)
+app.command("evaluate-clips")(evaluate_clips.command)
 app.command("info")(info.command)
 app.command("models")(models.command)
 app.add_typer(bench.app, name="bench")

@@ -1,0 +1,109 @@
+"""``nlden evaluate-clips``: quality on clips, beside denoisers of single pictures."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nlden.cli.errors import UsageError, check_precision, parse_sigmas
+
+
+def command(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FOLDER...",
+            help="Clean clips: videos and folders of frames.",
+            show_default=False,
+        ),
+    ],
+    sigma: Annotated[str, typer.Option(help="Levels of the noise to add, 0 to 255.")] = "30,50",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Weights by name or file; may be repeated; default: image-base, video-base.",
+            show_default=False,
+        ),
+    ] = None,
+    peers: Annotated[
+        str,
+        typer.Option(help="Classical denoisers of pictures: nlm, wavelet, bm3d with commas."),
+    ] = "none",
+    halve: Annotated[
+        list[str] | None,
+        typer.Option(help="Name of a clip to use at half its size; may be repeated."),
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=2, help="Take the first frames of each clip only.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="CSV file for the figures.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    seed: Annotated[int, typer.Option(help="Seed of the noise of each clip.")] = 0,
+) -> None:
+    """PSNR, flicker and speed of denoisers on the same noisy clips.
+
+    Noise is Gaussian, drawn once for a clip, neither clipped nor rounded; PSNR is the mean of the
+    frames'.
+
+    nlden evaluate-clips clips --sigma 30,50
+    """
+    levels = parse_sigmas(sigma)
+    check_precision(precision)
+    if precision == "auto":
+        raise UsageError("--precision auto: give fp32, bf16 or fp16")
+
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from nlden.evaluation.clips import evaluate, frame_by_frame, list_clips, mean_rows, network
+    from nlden.evaluation.environment import environment, write_csv
+    from nlden.evaluation.peers import choose_peers
+    from nlden.inference.engines import DTYPES, choose_device, keep_freed_memory
+    from nlden.media.probe import MediaError
+
+    keep_freed_memory()
+    try:
+        where = choose_device(device)
+        names = model or ["image-base", "video-base"]
+        methods = {name: network(name, where, DTYPES[precision]) for name in names}
+        if peers != "none":
+            chosen = choose_peers(peers.split(","))
+            methods |= {name: frame_by_frame(method) for name, method in chosen.items()}
+        clips = [clip for folder in dict.fromkeys(folders) for clip in list_clips(folder)]
+        if unknown := set(halve or []) - {clip.stem for clip in clips}:
+            raise UsageError(f"--halve {', '.join(sorted(unknown))}: no such clip")
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+
+    rows = []
+    settings = {"halved": halve or [], "seed": seed, "limit": frames}
+    try:
+        sigmas = [255 * level for level in levels]
+        for row in evaluate(clips, sigmas, methods, **settings):  # type: ignore[arg-type]
+            rows.append(row)
+            print(f"{row.clip} sigma {row.sigma:g} {row.method}: {row.psnr:.2f}", file=sys.stderr)
+    except (MediaError, OSError, ValueError) as error:
+        print(f"nlden: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    rows += mean_rows(rows)
+    if output is not None:
+        write_csv(output, [asdict(row) for row in rows])
+    table = Table("clip", "sigma", "method", "PSNR (dB)", "flicker", "s/frame")
+    for row in rows:
+        seconds = "" if row.seconds is None else f"{row.seconds:.3g}"
+        table.add_row(
+            row.clip,
+            f"{row.sigma:g}",
+            row.method,
+            f"{row.psnr:.2f}",
+            f"{row.flicker:.2f}",
+            seconds,
+        )
+    Console(markup=False).print(table)
+    print(f"PSNR of RGB, flicker of 255; seed {seed}; {precision}; {environment(where)}")

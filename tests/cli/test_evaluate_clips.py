@@ -1,0 +1,79 @@
+import csv
+import sys
+
+import pytest
+import torch
+from skimage import data as photographs
+from skimage.io import imsave
+
+from nlden.cli.main import main
+from nlden.data.camera_motion import camera_motion
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Return a function that runs the program and returns exit code, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["nlden", "evaluate-clips", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, *capsys.readouterr()
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("clips")
+    picture = torch.from_numpy(photographs.coffee()).permute(2, 0, 1) / 255
+    (root / "coffee").mkdir()
+    for i, frame in enumerate(camera_motion(picture, 2, (48, 40))):
+        pixels = (frame * 255).round().byte().permute(1, 2, 0).numpy()
+        imsave(root / "coffee" / f"{i}.png", pixels, check_contrast=False)
+    return root
+
+
+def test_a_table_and_a_file_of_figures(run, folder, tmp_path):
+    code, out, err = run(
+        str(folder),
+        *("--sigma", "20,40", "--model", "image-fast", "--peers", "nlm"),
+        *("-o", str(tmp_path / "figures.csv")),
+    )
+    assert code == 0, err
+    with (tmp_path / "figures.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    kinds = [(s, m) for s in ("20.0", "40.0") for m in ("noisy input", "image-fast", "nlm")]
+    assert [(r["sigma"], r["method"]) for r in rows] == kinds * 2
+    assert {r["clip"] for r in rows} == {"coffee", "mean"}
+    for sigma in ("20.0", "40.0"):
+        psnr = {r["method"]: float(r["psnr"]) for r in rows if r["sigma"] == sigma}
+        assert min(psnr["image-fast"], psnr["nlm"]) > psnr["noisy input"] + 5
+        assert f"{psnr['image-fast']:.2f}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "nothing"], "nothing: no weights"),
+        (["--sigma", "0"], "--sigma 0"),
+        (["--halve", "tea"], "--halve tea: no such clip"),
+        (["--peers", "magic"], "magic: no such peer"),
+        (["--precision", "auto"], "--precision auto"),
+    ],
+)
+def test_wrong_usage_is_one_line(run, folder, arguments, said):
+    arguments = [str(folder), *arguments]
+    code, _, err = run(*arguments, *(() if "--model" in arguments else ("--model", "image-fast")))
+    assert code == 2
+    assert err.startswith("nlden: ")
+    assert said in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_folder_without_clips_is_one_line(run, tmp_path):
+    code, _, err = run(str(tmp_path), "--model", "image-fast")
+    assert code == 2
+    assert "no clip in it" in err
+    assert len(err.splitlines()) == 1
