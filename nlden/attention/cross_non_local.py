@@ -37,24 +37,25 @@ def match_blocks(
     rows, columns = -(-height // block), -(-width // block)
     none = torch.zeros(batch, rows, columns, 2, dtype=torch.long, device=x.device)
     start = none if around is None else around
-    template = _windows(x, none, block, margin).flatten(0, 2)
-    places = _windows(other, start, block, margin + reach).flatten(0, 2)
+    template = _windows(x, none, block, margin).flatten(0, 2)[..., 0]
+    places = _windows(other, start, block, margin + reach).flatten(0, 2)[..., 0]
     count = len(template)
     # Differences stay; the rounding of large equal sums goes.
     middle = template.mean((1, 2), keepdim=True)
     template, places = template - middle, places - middle
     # |a - b|^2 = |a|^2 - 2 ab + |b|^2, whose first term is the same everywhere.
     product = F.conv2d(places[None], template[:, None], groups=count)[0]
-    square = F.avg_pool2d(places.square()[None], template.shape[-1], stride=1)[0]
-    error = square * template[0].numel() - 2 * product
+    extent = template.shape[-1]
+    square = F.avg_pool2d(places.square()[None], (extent, 1), stride=1)
+    square = F.avg_pool2d(square, (1, extent), stride=1)[0]
+    error = square * extent**2 - 2 * product
     offset = torch.arange(-reach, reach + 1, device=x.device)
     away = offset[:, None].square() + offset.square()
     # Relative to the contrast of the block: noise must not decide between equals.
     contrast = template.square().mean((1, 2))[:, None, None]
     error = error + away * (1e-4 * contrast + 1e-12)
     best = error.flatten(1).argmin(1)
-    extent = 2 * reach + 1
-    moved = torch.stack([best // extent, best % extent], dim=-1) - reach
+    moved = torch.stack([best // len(offset), best % len(offset)], dim=-1) - reach
     return start + moved.view_as(start)
 
 
@@ -78,28 +79,41 @@ def cross_non_local_means(
     Returns:
         ``(B, E, H / s, W / s)``.
     """
-    batch, _, height, width = query.shape
-    stride = key.shape[2] // height
-    own = block // stride
+    batch, channels, height, width = query.shape
+    own = block * height // key.shape[2]
     rows, columns = displacement.shape[1:3]
+    # Widths are brought to what the kernel wants before neighbourhoods are copied.
+    heads = max(channels + 1, value.shape[1])
+    heads += -heads % 8
+    # |q|^2 is the same for all keys; what is left of the square is a product with one more entry.
+    one = torch.ones_like(query[:, :1])
+    query, key, seen = (
+        _widened([query, one], heads),
+        _widened([key, key.square().sum(1, keepdim=True) / -2], heads),
+        _widened([value], heads),
+    )
     padded = F.pad(query, (0, columns * own - width, 0, rows * own - height))
     blocks = padded.unflatten(3, (columns, own)).unflatten(2, (rows, own))
     q = blocks.permute(0, 2, 4, 3, 5, 1).flatten(0, 2).flatten(1, 2)
-    both = _windows(torch.cat([key, value], dim=1), displacement, block, reach)
-    k, v = both.flatten(0, 2).flatten(2).mT.split([key.shape[1], value.shape[1]], dim=2)
-    # |q|^2 is the same for all keys; what is left of the square is a product with one more entry.
-    k = torch.cat([k, k.square().sum(2, keepdim=True) / -2], dim=2)
-    y = fused(torch.cat([q, torch.ones_like(q[..., :1])], dim=2), k, v)
+    near = [_windows(m, displacement, block, reach) for m in (key, seen)]
+    k, v = (n.flatten(0, 2).flatten(1, 2) for n in near)
+    y = fused(q, k, v)[..., : value.shape[1]]
     y = y.view(batch, rows, columns, own, own, -1).permute(0, 5, 1, 3, 2, 4)
     return y.reshape(batch, -1, rows * own, columns * own)[:, :, :height, :width]
+
+
+def _widened(maps: list[Tensor], channels: int) -> Tensor:
+    first = maps[0]
+    missing = channels - sum(m.shape[1] for m in maps)
+    zeros = first.new_zeros(1, 1, 1, 1).expand(len(first), missing, *first.shape[2:])
+    return torch.cat([*maps, zeros], dim=1)
 
 
 def _windows(x: Tensor, displacement: Tensor, block: int, margin: int) -> Tensor:
     """Copy every block, displaced and widened by a margin; borders are repeated.
 
     Returns:
-        ``(B, rows, columns, C, extent, extent)``, for one channel ``(B, rows, columns, extent,
-        extent)``.
+        ``(B, rows, columns, extent, extent, C)``.
     """
     batch, channels, height, width = x.shape
     steps = torch.arange(-margin, block + margin, device=x.device)
@@ -112,5 +126,4 @@ def _windows(x: Tensor, displacement: Tensor, block: int, margin: int) -> Tensor
     index = first + y[..., :, None] * width + x_[..., None, :]
     # One copy of whole rows: pixels lie side by side with all their channels.
     pixels = x.movedim(1, -1).reshape(-1, channels)
-    windows = pixels.index_select(0, index.flatten()).view(*index.shape, channels)
-    return windows[..., 0] if channels == 1 else windows.movedim(-1, 3)
+    return pixels.index_select(0, index.flatten()).view(*index.shape, channels)
