@@ -129,7 +129,7 @@ def decode_fixture() -> Callable[[Path], Decoded]:
 
 def _stage(width: int) -> ImageDenoiser:
     bottleneck = partial(NonLocal2d, norm=None, bias=False, window=6, block=4, clip=True)
-    gate = partial(SqueezeExcitation, window=3)
+    gate = partial(SqueezeExcitation, reduction=4, window=3)
     return ImageDenoiser(UNet((width, 16), (1, 1), gate=gate, bottleneck=bottleneck))
 
 

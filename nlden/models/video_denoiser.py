@@ -160,7 +160,13 @@ class VideoDenoiser(nn.Module):
             The clean frame, packed, in float32.
         """
         others = [past, *following, *(None,) * (self.ahead - len(following))]
-        laid = [shot.clean, *self._lay_over(shot, level, others)]
+        # What is added of others is their difference, as small as the noise: none if there is none.
+        here = torch.cat([shot.noisy, shot.clean], dim=1)
+        laid = [shot.clean - shot.noisy]
+        laid += [
+            torch.zeros_like(here) if other is None else self._lay_over(shot, level, other) - here
+            for other in others
+        ]
         stem = self.fusion.enter(shot.noisy, level)
         more = torch.cat(laid, dim=1).to(stem.dtype, memory_format=torch.channels_last)
         height, width = stem.shape[2:]
@@ -168,31 +174,21 @@ class VideoDenoiser(nn.Module):
         features = self.fusion.body(stem + self.neighbours[packed_format(shot.noisy)](more))
         return self.fusion.subtract(features, shot.noisy, level)
 
-    def _lay_over(self, shot: Shot, level: Tensor, others: Sequence[Shot | None]) -> list[Tensor]:
-        """Return noisy and clean pixels of the neighbours where they look like the frame."""
-        picture = _picture(shot.clean)
+    def _lay_over(self, shot: Shot, level: Tensor, other: Shot) -> Tensor:
+        """Return noisy and clean pixels of a neighbour where they look like the frame."""
+        picture, theirs = _picture(shot.clean), _picture(other.clean)
+        # Likeness ends at the level of the noise.
         scale = self.bandwidth[0].abs() + self.bandwidth[1].abs() * level[:, :1]
-        query = self.keys(picture.to(self.keys.weight.dtype))[:, :, ::2, ::2] / scale
-        pixelwise = F.interpolate(scale, scale_factor=2, mode="nearest")
-        channels, laid = shot.noisy.shape[1], []
-        for other in others:
-            if other is None:
-                laid.append(torch.zeros_like(shot.noisy).repeat(1, 2, 1, 1))
-                continue
-            theirs = _picture(other.clean)
-            key = self.keys(theirs.to(self.keys.weight.dtype)) / pixelwise
-            value = [_phases(p, channels) for p in (_picture(other.noisy), theirs)]
-            laid.append(
-                cross_non_local_means(
-                    query,
-                    key,
-                    torch.cat(value, dim=1),
-                    self._match(picture, theirs),
-                    block=self.block,
-                    reach=self.around,
-                )
-            )
-        return laid
+        query, key = (self.keys(p.to(self.keys.weight.dtype)) for p in (picture, theirs))
+        value = [_phases(p, shot.noisy.shape[1]) for p in (_picture(other.noisy), theirs)]
+        return cross_non_local_means(
+            query[:, :, ::2, ::2] / scale,
+            key / F.interpolate(scale, scale_factor=2, mode="nearest"),
+            torch.cat(value, dim=1),
+            self._match(picture, theirs),
+            block=self.block,
+            reach=self.around,
+        )
 
     @torch.no_grad()
     def _match(self, picture: Tensor, other: Tensor) -> Tensor:
