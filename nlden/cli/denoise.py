@@ -1,17 +1,11 @@
 """``nlden denoise``: files in, clean files out."""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from nlden.cli.errors import UsageError, check_precision
-
-if TYPE_CHECKING:
-    from nlden.inference.planes import PlaneDenoiser
-    from nlden.jobs.batch import Item
-    from nlden.jobs.denoise import Request, Result
 
 
 def _level(value: float | None, option: str) -> float | None:
@@ -107,13 +101,26 @@ def command(
     frames: Annotated[
         int | None, typer.Option(help="Write at most so many frames of a video.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("-y", help="Overwrite existing targets.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("-y", help="Overwrite existing targets, begin interrupted runs anew.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with interrupted runs where they stopped.")
+    ] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out inputs whose target is there.")
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Progress and results on stdout, one JSON object a line."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Source of randomness, for models that use any.")] = 0,
 ) -> None:
     """Denoise videos, pictures and folders of them.
 
     The noise level is measured; sound, subtitles and all else are copied; timing, bit depth and
     colour are kept. A name like frames/%06d.png reads or writes numbered pictures as one video.
+    Ctrl-C stops a video at the end of a segment; --resume goes on there.
 
     nlden denoise in.mp4 -o out.mp4
     """
@@ -131,12 +138,17 @@ def command(
     if frames is not None and frames < 1:
         raise UsageError(f"--frames {frames}: give a number from 1")
     check_precision(precision)
+    if overwrite and skip_existing:
+        raise UsageError("-y and --skip-existing exclude each other")
 
     import torch
 
-    from nlden.inference.engines import DeviceError, choose_device, keep_freed_memory
+    from nlden.cli.denoise_run import Stop, run_all
+
+    from nlden.inference.engines import DTYPES, DeviceError, choose_device, keep_freed_memory
     from nlden.jobs.batch import PlanError, plan
     from nlden.jobs.denoise import Noise, Request, choose_model, open_denoiser
+    from nlden.jobs.journal import kept_setting
     from nlden.media.writer import Encoding
     from nlden.models.pretrained import WeightsError
 
@@ -149,66 +161,27 @@ def command(
         first,
         last,
         frames,
+        resume,
     )
     try:
-        items = plan(inputs, output, overwrite=overwrite)
+        items = plan(
+            inputs, output, overwrite=overwrite, resume=resume, skip_existing=skip_existing
+        )
         where = choose_device(device)
-        names = [choose_model(model, item.source, where) for item in items]
-        denoisers = {name: open_denoiser(name, where, precision, extent) for name in set(names)}
+        kinds = []
+        for item in items:
+            # Which precision is the faster may be measured otherwise the second time.
+            kept = kept_setting(item.target, "precision") if resume else None
+            chosen = next((k for k, v in DTYPES.items() if str(v) == f"torch.{kept}"), precision)
+            name = choose_model(model, item.source, where)
+            kinds.append((name, chosen if precision == "auto" else precision))
+        denoisers = {
+            (name, kind): open_denoiser(name, where, kind, extent) for name, kind in set(kinds)
+        }
     except (PlanError, WeightsError, DeviceError) as error:
         raise UsageError(str(error)) from error
-    runs = zip(items, names, strict=True)
-    failed = sum(not _run(item, name, denoisers[name], request) for item, name in runs)
-    if len(items) > 1:
-        print(f"{len(items) - failed} of {len(items)} files denoised", file=sys.stderr)
-    if failed:
-        raise typer.Exit(1)
-
-
-def _run(item: "Item", name: str, denoiser: "PlaneDenoiser", request: "Request") -> bool:
-    """Denoise one file under a progress bar; report, and tell whether it went well."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from nlden.jobs.denoise import denoise_file
-    from nlden.media.probe import MediaError
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.fields[frames]} frames"),
-        TextColumn("{task.fields[fps]} fps"),
-        TimeRemainingColumn(),
-    )
-    try:
-        item.target.parent.mkdir(parents=True, exist_ok=True)
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(item.source.name, total=None, frames="?", fps="-")
-
-            def progress(done: int, total: int) -> None:
-                elapsed = bar.tasks[0].elapsed or 0.0
-                rate = f"{done / elapsed:.2f}" if elapsed > 0 else "-"
-                bar.update(task, completed=done, total=total or None, frames=total or "?", fps=rate)
-
-            result = denoise_file(item.source, item.target, denoiser, request, progress)
-    except (MediaError, OSError) as error:
-        print(f"nlden: {error}", file=sys.stderr)
-        return False
-    for warning in result.warnings:
-        print(f"nlden: warning: {warning}", file=sys.stderr)
-    print(_summary(item, name, denoiser, result), file=sys.stderr)
-    return True
-
-
-def _summary(item: "Item", name: str, denoiser: "PlaneDenoiser", result: "Result") -> str:
-    levels = result.levels
-    precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-    kind = precision[str(denoiser.dtype).removeprefix("torch.")]
-    rate = result.frames / max(result.seconds, 1e-9)
-    pictures = "1 frame" if result.frames == 1 else f"{result.frames} frames"
-    return (
-        f"{item.target}: {pictures} in {result.seconds:.1f} s "
-        f"({rate:.2f} fps, {name}, {denoiser.device.type} {kind}), "
-        f"noise {255 * levels.luma:.1f} luma, {255 * levels.chroma:.1f} chroma"
-    )
+    work = [(item, kind[0], denoisers[kind]) for item, kind in zip(items, kinds, strict=True)]
+    with Stop() as stop:
+        status = run_all(work, request, stop, as_json=as_json)
+    if status:
+        raise typer.Exit(status)

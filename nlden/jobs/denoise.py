@@ -3,23 +3,27 @@
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nlden.inference.engines import DTYPES, choose_precision
 from nlden.inference.planes import PlaneDenoiser
+from nlden.jobs.journal import Journal, ResumeError, fingerprint, source_identity
 from nlden.jobs.pipeline import WriteBehind, read_ahead
 from nlden.media.color import YCbCr
-from nlden.media.probe import Layout
+from nlden.media.probe import Layout, MediaError
 from nlden.media.reader import Frame, VideoReader
+from nlden.media.resumable import SEGMENT, ResumableWriter
 from nlden.media.sampling import sample_frames
 from nlden.media.sequences import is_sequence
 from nlden.media.stills import Still, is_still, read_still, write_still
+from nlden.media.target import TargetError
 from nlden.media.trim import Packet
-from nlden.media.writer import Encoding, VideoWriter
+from nlden.media.writer import Encoding
 from nlden.models import ImageDenoiser
 from nlden.models.pretrained import WeightsError, load
 from nlden.noise.estimation import Levels, estimate_levels
@@ -87,6 +91,8 @@ class Request:
         start: first second of a video.
         end: second before which to stop; None is the end.
         frames: how many frames of a video to write at the most; None is all.
+        resume: go on with an interrupted run into the same target, if there is one.
+        segment: frames of a video that are finished together; see :mod:`nlden.media.resumable`.
     """
 
     noise: Noise = field(default_factory=Noise)
@@ -95,6 +101,32 @@ class Request:
     start: float = 0.0
     end: float | None = None
     frames: int | None = None
+    resume: bool = False
+    segment: int = SEGMENT
+
+    def settings(self, source: Path, denoiser: PlaneDenoiser) -> dict[str, Any]:
+        """Return all that decides on the result, for a run that goes on with another."""
+        own = {k: v for k, v in asdict(self).items() if k != "resume"}
+        return {
+            **source_identity(source),
+            **own,
+            "device": denoiser.device.type,
+            "precision": str(denoiser.dtype).removeprefix("torch."),
+            "tile": denoiser.tile,
+            "weights": fingerprint(denoiser.network),
+        }
+
+
+class Interrupted(Exception):
+    """A run was asked to stop and did, at the end of a segment.
+
+    Args:
+        frames: how many are finished and kept.
+    """
+
+    def __init__(self, frames: int) -> None:
+        super().__init__(f"interrupted after {frames} frames")
+        self.frames = frames
 
 
 @dataclass(frozen=True)
@@ -120,12 +152,15 @@ def denoise_file(
     denoiser: PlaneDenoiser,
     request: Request,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Result:
     """Denoise a video or a still picture into a new file.
 
     The other streams of a video are copied packet by packet; timestamps, pixel format, colour
     tags, metadata and chapters are kept, as far as the target's container allows. Decoding,
-    network and encoding overlap. Memory does not grow with the length.
+    network and encoding overlap. Memory does not grow with the length. Finished parts of a video
+    lie in a hidden folder beside the target until it is complete; if the run ends before, they
+    stay for a run with ``resume``.
 
     Args:
         source: the file.
@@ -133,16 +168,29 @@ def denoise_file(
         denoiser: the network.
         request: how.
         progress: called with the frames done and the frames expected (0: unknown).
+        stop: asked at the end of each segment of a video whether to stop there.
 
     Raises:
         MediaError: if the source cannot be read or the target not be written.
+        Interrupted: if ``stop`` said so.
     """
     started = time.perf_counter()
     if is_still(source) and not is_sequence(source):
         levels = _denoise_still(source, target, denoiser, request)
         progress(1, 1)
         return Result(1, time.perf_counter() - started, levels)
-    return _denoise_video(source, target, denoiser, request, progress, started)
+    journal = Journal(target, request.settings(source, denoiser), resume=request.resume)
+    keep = True
+    try:
+        done, warnings = _denoise_video(source, journal, denoiser, request, progress, stop)
+        keep = False
+    except MediaError as error:
+        keep = isinstance(error, TargetError | ResumeError)  # a bad source does not get better
+        raise
+    finally:
+        journal.close(keep=keep)
+    assert journal.levels is not None
+    return Result(done, time.perf_counter() - started, journal.levels, warnings)
 
 
 def _denoise_still(source: Path, target: Path, denoiser: PlaneDenoiser, request: Request) -> Levels:
@@ -158,22 +206,30 @@ def _denoise_still(source: Path, target: Path, denoiser: PlaneDenoiser, request:
 
 def _denoise_video(
     source: Path,
-    target: Path,
+    journal: Journal,
     denoiser: PlaneDenoiser,
     request: Request,
     progress: Callable[[int, int], None],
-    started: float,
-) -> Result:
+    stop: Callable[[], bool],
+) -> tuple[int, list[str]]:
+    """Denoise a video; return the frames written and the warnings."""
     with VideoReader(source, request.start, request.end, request.frames) as reader:
         info = reader.info
 
         def estimate() -> Levels:
             return estimate_video(source, info.layout.white, request.start, request.end)
 
-        levels = request.noise.levels(info.layout, info.color, estimate)
+        if journal.levels is None:
+            journal.begin(request.noise.levels(info.layout, info.color, estimate))
+        levels = journal.levels
+        assert levels is not None
         total = _expected(reader)
         shift = Fraction(request.start).limit_denominator(1_000_000)
-        writer = VideoWriter(target, info, reader.streams, request.encoding, shift)
+        streams, encoding = reader.streams, request.encoding
+        writer = ResumableWriter(
+            journal.target, info, streams, encoding, shift, journal.folder, request.segment
+        )
+        reader.skip = writer.done
 
         def write(item: "Frame | Packet") -> None:
             if isinstance(item, Frame):
@@ -181,19 +237,25 @@ def _denoise_video(
             else:
                 writer.write_packet(item)
 
-        done = 0
-        with writer, WriteBehind(write) as behind:
-            for item in read_ahead(reader):
-                if isinstance(item, Frame):
-                    planes = denoiser(
-                        item.planes, info.layout, info.color, levels, request.strength
-                    )
-                    item = replace(item, planes=planes)
-                    done += 1
-                    progress(done, total)
-                behind.put(item)
-        warnings = [*reader.warnings, *writer.warnings]
-        return Result(done, time.perf_counter() - started, levels, warnings)
+        done, stopped = 0, False
+        with writer:
+            with WriteBehind(write) as behind:
+                for item in read_ahead(reader):
+                    if isinstance(item, Frame):
+                        stopped = done % request.segment == 0 and stop()
+                        if stopped:
+                            break
+                        if item.planes:
+                            planes = denoiser(
+                                item.planes, info.layout, info.color, levels, request.strength
+                            )
+                            item = replace(item, planes=planes)
+                        done += 1
+                        progress(done, total)
+                    behind.put(item)
+            if stopped:  # not before all that was handed over is written
+                raise Interrupted(done)
+        return done, [*reader.warnings, *writer.warnings]
 
 
 def _expected(reader: VideoReader) -> int:

@@ -104,8 +104,7 @@ class ResumableWriter:
             )
         if bytes.fromhex(table.extradata) != self._writer.extradata:
             raise MediaError(
-                f"{self.path}: the encoder is not the one that wrote the first part; "
-                "-y starts anew"
+                f"{self.path}: the encoder is not the one that wrote the first part; -y starts anew"
             )
         if self._number == 0:
             self._delay = table.delay
