@@ -110,6 +110,27 @@ def command(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave out inputs whose target is there.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Tell what would be done, in what time and memory."),
+    ] = False,
+    preview: Annotated[
+        str | None,
+        typer.Option(help="Write the frame at this time before and after, as a PNG.", metavar="T"),
+    ] = None,
+    sample: Annotated[
+        float | None,
+        typer.Option(
+            help="Write so many seconds from the middle (or --start), source and result side "
+            "by side."
+        ),
+    ] = None,
+    segment: Annotated[
+        int,
+        typer.Option(
+            help="Frames of a video that are finished together: what an interruption may cost."
+        ),
+    ] = 240,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Progress and results on stdout, one JSON object a line."),
@@ -138,20 +159,30 @@ def command(
     if frames is not None and frames < 1:
         raise UsageError(f"--frames {frames}: give a number from 1")
     check_precision(precision)
+    if segment < 1:
+        raise UsageError(f"--segment {segment}: give a number from 1")
+    instant = _second(preview, "--preview")
+    if sample is not None and not 0 < sample < float("inf"):
+        raise UsageError(f"--sample {sample:g}: give a number of seconds above 0")
+    if sum((dry_run, instant is not None, sample is not None)) > 1:
+        raise UsageError("--dry-run, --preview and --sample exclude each other")
     if overwrite and skip_existing:
         raise UsageError("-y and --skip-existing exclude each other")
 
     import torch
 
     from nlden.cli.denoise_run import Stop, run_all
-
-    from nlden.inference.engines import DTYPES, DeviceError, choose_device, keep_freed_memory
+    from nlden.cli.denoise_try import Show, run_preview, show_plans
+    from nlden.inference.engines import DeviceError, choose_device, keep_freed_memory
     from nlden.jobs.batch import PlanError, plan
     from nlden.jobs.denoise import Noise, Request, choose_model, open_denoiser
     from nlden.jobs.journal import kept_setting
     from nlden.media.writer import Encoding
     from nlden.models.pretrained import WeightsError
 
+    show = None
+    if instant is not None or sample is not None:
+        show = Show(instant, sample)
     keep_freed_memory()
     torch.manual_seed(seed)
     request = Request(
@@ -162,26 +193,37 @@ def command(
         last,
         frames,
         resume,
+        segment,
     )
-    try:
-        items = plan(
-            inputs, output, overwrite=overwrite, resume=resume, skip_existing=skip_existing
-        )
-        where = choose_device(device)
-        kinds = []
-        for item in items:
-            # Which precision is the faster may be measured otherwise the second time.
-            kept = kept_setting(item.target, "precision") if resume else None
-            chosen = next((k for k, v in DTYPES.items() if str(v) == f"torch.{kept}"), precision)
-            name = choose_model(model, item.source, where)
-            kinds.append((name, chosen if precision == "auto" else precision))
-        denoisers = {
-            (name, kind): open_denoiser(name, where, kind, extent) for name, kind in set(kinds)
-        }
-    except (PlanError, WeightsError, DeviceError) as error:
-        raise UsageError(str(error)) from error
-    work = [(item, kind[0], denoisers[kind]) for item, kind in zip(items, kinds, strict=True)]
     with Stop() as stop:
-        status = run_all(work, request, stop, as_json=as_json)
+        try:
+            items = plan(
+                inputs,
+                output,
+                overwrite=overwrite,
+                resume=resume or dry_run,
+                skip_existing=skip_existing,
+                preview=instant is not None,
+            )
+            where = choose_device(device)
+            kinds = []
+            for item in items:
+                kind = precision
+                if resume and precision == "auto":
+                    # Which is the faster may be measured otherwise the second time.
+                    kind = kept_setting(item.target, "precision") or "auto"
+                kinds.append((choose_model(model, item.source, where), kind))
+            denoisers = {
+                (name, kind): open_denoiser(name, where, kind, extent) for name, kind in set(kinds)
+            }
+        except (PlanError, WeightsError, DeviceError) as error:
+            raise UsageError(str(error)) from error
+        work = [(item, kind[0], denoisers[kind]) for item, kind in zip(items, kinds, strict=True)]
+        if dry_run:
+            status = show_plans(work, request, as_json=as_json)
+        elif show is not None:
+            status = run_preview(work, request, show, as_json=as_json)
+        else:
+            status = run_all(work, request, stop, as_json=as_json)
     if status:
         raise typer.Exit(status)

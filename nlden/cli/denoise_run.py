@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nlden.inference.planes import PlaneDenoiser
 from nlden.jobs.batch import Item
-from nlden.jobs.denoise import Interrupted, Request, Result, denoise_file
+from nlden.jobs.denoise import Interrupted, Request, Result, denoise_file, precision_name
 from nlden.jobs.journal import kept_frames
 from nlden.media.probe import MediaError
 from nlden.media.target import TargetError
@@ -25,7 +25,6 @@ from nlden.media.target import TargetError
 Work: TypeAlias = tuple[Item, str, PlaneDenoiser]
 """A file, the name of its network and the network itself."""
 
-_PRECISION = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 _EVERY = 0.5  # seconds between two objects of progress
 
 
@@ -63,7 +62,7 @@ class Stop:
 
 
 @dataclass
-class _Report:
+class Report:
     """Where the progress of a file is told.
 
     Args:
@@ -103,16 +102,28 @@ class _Report:
             )
 
 
+def progress_bar() -> Progress:
+    """Return a bar on stderr that vanishes when it is left."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.fields[frames]} frames"),
+        TextColumn("{task.fields[fps]} fps"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
 def tell(event: str, item: Item, **facts: Any) -> None:
     """Write an event of a file to stdout, as a line of JSON."""
     names = {"event": event, "source": str(item.source), "target": str(item.target)}
     print(json.dumps({**names, **facts}), flush=True)
 
 
-def again(option: str) -> str:
-    """Return the very command of this run, with an option more."""
-    arguments = sys.argv[1:]
-    return shlex.join(["nlden", *arguments, *([] if option in arguments else [option])])
+def _kept(frames: int) -> str:
+    arguments = [a for a in sys.argv[1:] if a != "--resume"]
+    command = shlex.join(["nlden", *arguments, "--resume"])
+    return f"{_frames(frames)} kept; go on with: {command}"
 
 
 def run_all(work: Sequence[Work], request: Request, stop: Stop, *, as_json: bool = False) -> int:
@@ -129,10 +140,9 @@ def run_all(work: Sequence[Work], request: Request, stop: Stop, *, as_json: bool
         if stop() or counts["interrupted"]:
             counts["not begun"] += 1
             continue
-        if item.finished:
-            status, facts = "skipped", {}
-        else:
-            status, facts = _run(item, name, denoiser, request, stop, as_json)
+        status, facts = (
+            ("skipped", {}) if item.finished else _run(item, name, denoiser, request, stop, as_json)
+        )
         counts[status] += 1
         if as_json:
             tell("result", item, status=status, **facts)
@@ -157,28 +167,19 @@ def _run(
     as_json: bool,
 ) -> tuple[str, dict[str, Any]]:
     """Denoise one file under a progress bar; return how it went and the facts."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.fields[frames]} frames"),
-        TextColumn("{task.fields[fps]} fps"),
-        TimeRemainingColumn(),
-    )
     try:
         item.target.parent.mkdir(parents=True, exist_ok=True)
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            report = _Report(item, bar, as_json)
+        with progress_bar() as bar:
+            report = Report(item, bar, as_json)
             result = denoise_file(item.source, item.target, denoiser, request, report, stop)
     except Interrupted as interruption:
-        kept = _frames(interruption.frames)
-        print(
-            f"nlden: {item.target}: {kept} kept; go on with: {again('--resume')}", file=sys.stderr
-        )
+        advice = _kept(interruption.frames)
+        print(f"nlden: {item.target}: interrupted; {advice}", file=sys.stderr)
         return "interrupted", {"frames": interruption.frames}
     except (MediaError, OSError) as error:
         message = str(error)
         if isinstance(error, TargetError) and (kept := kept_frames(item.target)):
-            message += f"; {_frames(kept)} kept; go on with: {again('--resume')}"
+            message += f"; {_kept(kept)}"
         print(f"nlden: {message}", file=sys.stderr)
         return "failed", {"error": message}
     for warning in result.warnings:
@@ -200,11 +201,6 @@ def _facts(name: str, denoiser: PlaneDenoiser, result: Result) -> dict[str, Any]
         },
         "warnings": result.warnings,
     }
-
-
-def precision_name(denoiser: PlaneDenoiser) -> str:
-    """Return what ``--precision`` would name a network's precision."""
-    return _PRECISION[str(denoiser.dtype).removeprefix("torch.")]
 
 
 def _frames(number: int) -> str:

@@ -42,6 +42,7 @@ def plan(
     overwrite: bool = False,
     resume: bool = False,
     skip_existing: bool = False,
+    preview: bool = False,
 ) -> list[Item]:
     """Pair every input file with its target.
 
@@ -56,6 +57,7 @@ def plan(
         overwrite: existing targets may be replaced, and interrupted runs begun anew.
         resume: interrupted runs are to be continued.
         skip_existing: existing targets stay, and their items are marked as finished.
+        preview: the targets are pictures, whatever the inputs.
 
     Raises:
         PlanError: if an input is missing or without media, if a target is an input, exists,
@@ -79,7 +81,7 @@ def plan(
     seen: set[Path] = set()
     inputs = {item.source.resolve() for item in items}
     for i, item in enumerate(items):
-        exists = _check(item, inputs)
+        exists = _check(item, inputs, preview=preview)
         if exists and skip_existing:
             items[i] = replace(item, finished=True)
         elif not overwrite:
@@ -93,7 +95,8 @@ def plan(
 def _expand(source: Path) -> list[Path]:
     if source.exists() or is_sequence(source) or not glob.has_magic(str(source)):
         return [source]
-    found = sorted(map(Path, glob.glob(str(source), recursive=True)))
+    # Path.glob takes no absolute patterns.
+    found = sorted(map(Path, glob.glob(str(source), recursive=True)))  # noqa: PTH207
     if not found:
         raise PlanError(f"{source}: no such files")
     return found
@@ -126,7 +129,7 @@ def _check_free(target: Path, *, exists: bool, resume: bool) -> None:
         raise PlanError(f"{target}: exists already; -y overwrites it")
 
 
-def _check(item: Item, inputs: set[Path]) -> bool:
+def _check(item: Item, inputs: set[Path], *, preview: bool) -> bool:
     """Refuse an impossible target; tell whether it exists."""
     target = item.target
     if target.resolve() in inputs:
@@ -135,6 +138,8 @@ def _check(item: Item, inputs: set[Path]) -> bool:
         raise PlanError(f"{target}: the target is a folder")
     video = not is_still(item.source) or is_sequence(item.source)
     kind, known = ("video", VIDEOS) if video else ("picture", STILLS)
+    if preview:
+        video, kind, known = False, "preview", (".png",)
     if not (video if is_sequence(target) else target.suffix.lower() in known):
         raise PlanError(
             f"{target}: a {kind} cannot be written with the extension "

@@ -15,7 +15,7 @@ from nlden.inference.planes import PlaneDenoiser
 from nlden.jobs.journal import Journal, ResumeError, fingerprint, source_identity
 from nlden.jobs.pipeline import WriteBehind, read_ahead
 from nlden.media.color import YCbCr
-from nlden.media.probe import Layout, MediaError
+from nlden.media.probe import Layout, MediaError, VideoInfo
 from nlden.media.reader import Frame, VideoReader
 from nlden.media.resumable import SEGMENT, ResumableWriter
 from nlden.media.sampling import sample_frames
@@ -111,10 +111,15 @@ class Request:
             **source_identity(source),
             **own,
             "device": denoiser.device.type,
-            "precision": str(denoiser.dtype).removeprefix("torch."),
+            "precision": precision_name(denoiser),
             "tile": denoiser.tile,
             "weights": fingerprint(denoiser.network),
         }
+
+
+def precision_name(denoiser: PlaneDenoiser) -> str:
+    """Return what ``--precision`` calls the precision of a denoiser."""
+    return next(name for name, dtype in DTYPES.items() if dtype == denoiser.dtype)
 
 
 class Interrupted(Exception):
@@ -176,7 +181,8 @@ def denoise_file(
     """
     started = time.perf_counter()
     if is_still(source) and not is_sequence(source):
-        levels = _denoise_still(source, target, denoiser, request)
+        still, levels = clean_still(source, denoiser, request)
+        write_still(target, still)
         progress(1, 1)
         return Result(1, time.perf_counter() - started, levels)
     journal = Journal(target, request.settings(source, denoiser), resume=request.resume)
@@ -193,15 +199,28 @@ def denoise_file(
     return Result(done, time.perf_counter() - started, journal.levels, warnings)
 
 
-def _denoise_still(source: Path, target: Path, denoiser: PlaneDenoiser, request: Request) -> Levels:
+def clean_still(source: Path, denoiser: PlaneDenoiser, request: Request) -> tuple[Still, Levels]:
+    """Return a still picture denoised, and the noise levels that the network was told.
+
+    Raises:
+        MediaError: if the source cannot be read.
+    """
     still = read_still(source)
     layout = Layout("rgb" if len(still.pixels) == 3 else "gray", still.bits)
     levels = request.noise.levels(
         layout, _RGB, lambda: estimate_levels([(still.pixels.float() / layout.white,)])
     )
     planes = denoiser((still.pixels,), layout, _RGB, levels, request.strength)
-    write_still(target, Still(planes[0].cpu(), still.bits, still.alpha, still.metadata))
-    return levels
+    return replace(still, pixels=planes[0].cpu()), levels
+
+
+def video_levels(info: VideoInfo, request: Request) -> Levels:
+    """Return the noise levels of a video: as requested, or estimated from the part to denoise."""
+
+    def estimate() -> Levels:
+        return estimate_video(info.path, info.layout.white, request.start, request.end)
+
+    return request.noise.levels(info.layout, info.color, estimate)
 
 
 def _denoise_video(
@@ -216,14 +235,11 @@ def _denoise_video(
     with VideoReader(source, request.start, request.end, request.frames) as reader:
         info = reader.info
 
-        def estimate() -> Levels:
-            return estimate_video(source, info.layout.white, request.start, request.end)
-
         if journal.levels is None:
-            journal.begin(request.noise.levels(info.layout, info.color, estimate))
+            journal.begin(video_levels(info, request))
         levels = journal.levels
         assert levels is not None
-        total = _expected(reader)
+        total = expected_frames(reader)
         shift = Fraction(request.start).limit_denominator(1_000_000)
         streams, encoding = reader.streams, request.encoding
         writer = ResumableWriter(
@@ -258,7 +274,7 @@ def _denoise_video(
         return done, [*reader.warnings, *writer.warnings]
 
 
-def _expected(reader: VideoReader) -> int:
+def expected_frames(reader: VideoReader) -> int:
     """Return how many frames will come, as far as the file tells; 0 if it does not."""
     most = reader.frames or sys.maxsize
     return min(most, _frames_between(reader) or (most if reader.frames else 0))
