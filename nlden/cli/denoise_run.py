@@ -80,6 +80,7 @@ class Report:
         self._begun = self._told = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
+        """Tell that so many frames of so many (0: unknown) are done."""
         now = time.monotonic()
         rate = done / max(now - self._begun, 1e-9)
         self.bar.update(

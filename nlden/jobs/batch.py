@@ -137,7 +137,8 @@ def _check(item: Item, inputs: set[Path], *, preview: bool) -> bool:
     if target.is_dir():
         raise PlanError(f"{target}: the target is a folder")
     video = not is_still(item.source) or is_sequence(item.source)
-    kind, known = ("video", VIDEOS) if video else ("picture", STILLS)
+    known: tuple[str, ...] = VIDEOS if video else STILLS
+    kind = "video" if video else "picture"
     if preview:
         video, kind, known = False, "preview", (".png",)
     if not (video if is_sequence(target) else target.suffix.lower() in known):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -27,6 +27,9 @@ from nlden.media.writer import Encoding
 from nlden.models import ImageDenoiser
 from nlden.models.pretrained import WeightsError, load
 from nlden.noise.estimation import Levels, estimate_levels
+
+Planes: TypeAlias = tuple[torch.Tensor, ...]
+"""Codes of a picture as in :class:`nlden.media.Frame`."""
 
 _RGB = YCbCr("bt709", full_range=True)
 
@@ -188,7 +191,7 @@ def denoise_file(
     journal = Journal(target, request.settings(source, denoiser), resume=request.resume)
     keep = True
     try:
-        done, warnings = _denoise_video(source, journal, denoiser, request, progress, stop)
+        done, warnings = denoise_video(source, journal, denoiser, request, progress, stop)
         keep = False
     except MediaError as error:
         keep = isinstance(error, TargetError | ResumeError)  # a bad source does not get better
@@ -223,15 +226,19 @@ def video_levels(info: VideoInfo, request: Request) -> Levels:
     return request.noise.levels(info.layout, info.color, estimate)
 
 
-def _denoise_video(
+def denoise_video(
     source: Path,
     journal: Journal,
-    denoiser: PlaneDenoiser,
+    denoiser: Callable[[Planes, Layout, YCbCr, Levels, float], Planes],
     request: Request,
-    progress: Callable[[int, int], None],
-    stop: Callable[[], bool],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> tuple[int, list[str]]:
-    """Denoise a video; return the frames written and the warnings."""
+    """Denoise a video in the folder of a journal; see :func:`denoise_file`.
+
+    Returns:
+        The number of frames written, and lines for the user.
+    """
     with VideoReader(source, request.start, request.end, request.frames) as reader:
         info = reader.info
 

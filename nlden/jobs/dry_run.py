@@ -4,8 +4,7 @@ import math
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,20 +12,19 @@ from torch import Tensor
 
 from nlden.inference.engines import synchronize
 from nlden.inference.planes import DEFAULT_TILE, PlaneDenoiser
-from nlden.jobs.denoise import Request, clean_still, expected_frames, video_levels
+from nlden.jobs.denoise import Request, clean_still, denoise_video, expected_frames
 from nlden.jobs.inspect import fates
-from nlden.media.probe import VideoInfo
-from nlden.media.reader import Frame, VideoReader
+from nlden.jobs.journal import Journal
+from nlden.media.color import YCbCr
+from nlden.media.probe import Layout
+from nlden.media.reader import VideoReader
 from nlden.media.remux import label
 from nlden.media.sequences import is_sequence
 from nlden.media.stills import is_still
-from nlden.media.writer import VideoWriter
 from nlden.noise.estimation import Levels
 
-_DECODED = 24  # frames, for a decoder to fill its buffers
 _TRIED = 3  # frames through the network, the first to warm up
-_ENCODED = 64  # frames, more than encoders look ahead
-_IN_FLIGHT = 12  # frames between reader, network and writer
+_FRAMES = 72  # through all else: more than decoders and encoders hold back
 _INDEXED = 300  # bytes that a muxer remembers of a frame and the sound beside it
 
 
@@ -66,8 +64,8 @@ class DryRun:
 def dry_run(source: Path, target: Path, denoiser: PlaneDenoiser, request: Request) -> DryRun:
     """Try a run on a few frames.
 
-    Main memory is the peak of this process, in which the few frames took every step (decoders
-    and encoders with filled buffers), and what grows beyond it in a long run.
+    The frames take every step of a real run, in a temporary folder. Main memory is the peak of
+    this process meanwhile and what grows beyond it in a long run.
 
     Args:
         source: the file.
@@ -86,66 +84,57 @@ def dry_run(source: Path, target: Path, denoiser: PlaneDenoiser, request: Reques
         streams = [("picture", f"written as {target.suffix}")]
         return _report(streams, levels, (width, height), denoiser, 1, seconds, 0)
     with VideoReader(source, request.start, request.end, request.frames) as reader:
-        info = reader.info
-        levels = video_levels(info, request)
+        info, total = reader.info, expected_frames(reader)
         told = fates(info, reader.container, target, request.encoding)
         streams = [(label(s), told.get(s.index, "written anew")) for s in reader.container.streams]
-        total = expected_frames(reader)
-        reader.skip = max(0, min(_DECODED, total) - _TRIED)
+    trial = _Trial(denoiser)
+    part = replace(request, frames=min(request.frames or _FRAMES, _FRAMES))
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder, target.name), {}, resume=False)
         begun = time.perf_counter()
-        items = (item for item in reader if isinstance(item, Frame))
-        frames = list(islice(items, reader.skip + _TRIED))
-        decoding = (time.perf_counter() - begun) / len(frames)
-        tried = [frame for frame in frames if frame.planes]
-        clean, network = _denoise(tried, info, denoiser, levels, request.strength)
-        encoding = _encode(target, reader, request, tried, clean)
-    steps = (network, decoding + encoding)
+        try:
+            done, _ = denoise_video(source, journal, trial, part)
+        finally:
+            journal.close(keep=False)
+        rest = (time.perf_counter() - begun - sum(trial.seconds)) / done
+    assert journal.levels is not None
     # A CPU does one after the other, whatever the threads.
+    steps = (min(trial.seconds), rest)
     seconds = sum(steps) if denoiser.device.type == "cpu" else max(steps)
-    frame_bytes = sum(p.numel() * p.element_size() for p in clean[0])
     length = info.duration or 1.0
     segment = min(1.0, request.segment / float(info.rate or 25) / length)
     size = 0 if is_sequence(source) else source.stat().st_size
-    more = _IN_FLIGHT * frame_bytes + _INDEXED * total + round(segment * size)
-    return _report(streams, levels, (info.width, info.height), denoiser, total, seconds, more)
+    more = _INDEXED * total + round(segment * size)
+    extent = info.width, info.height
+    return _report(streams, journal.levels, extent, denoiser, total, seconds, more)
 
 
-def _denoise(
-    frames: list[Frame], info: VideoInfo, denoiser: PlaneDenoiser, levels: Levels, strength: float
-) -> tuple[list[tuple[Tensor, ...]], float]:
-    """Return the clean planes, and the seconds a frame after the first."""
-    clean, times = [], []
-    for frame in frames:
+class _Trial:
+    """A denoiser that computes the first frames and gives back the others, so that all else runs.
+
+    Args:
+        denoiser: what computes.
+    """
+
+    def __init__(self, denoiser: PlaneDenoiser) -> None:
+        self._denoiser = denoiser
+        self.seconds: list[float] = []
+
+    def __call__(
+        self,
+        planes: tuple[Tensor, ...],
+        layout: Layout,
+        color: YCbCr,
+        levels: Levels,
+        strength: float = 1.0,
+    ) -> tuple[Tensor, ...]:
+        if len(self.seconds) == _TRIED:
+            return tuple(p.clone() for p in planes)
         begun = time.perf_counter()
-        clean.append(denoiser(frame.planes, info.layout, info.color, levels, strength))
-        synchronize(denoiser.device)
-        times.append(time.perf_counter() - begun)
-    return clean, min(times)
-
-
-def _encode(
-    target: Path,
-    reader: VideoReader,
-    request: Request,
-    frames: list[Frame],
-    clean: list[tuple[Tensor, ...]],
-) -> float:
-    """Fill an encoder; return the seconds a frame."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, target.name)
-        writer = VideoWriter(path, reader.info, reader.streams, request.encoding)
-        try:
-            encoder = writer.new_encoder()
-            step = max(1, round(1 / ((reader.info.rate or 25) * encoder.time_base)))
-            begun = time.perf_counter()
-            for number in range(_ENCODED):
-                i = number % len(frames)
-                frame = Frame(clean[i], frames[i].layout, number * step)
-                encoder.encode(frame, frame.pts)
-            encoder.flush()
-            return (time.perf_counter() - begun) / _ENCODED
-        finally:
-            writer.discard()
+        clean = self._denoiser(planes, layout, color, levels, strength)
+        synchronize(self._denoiser.device)
+        self.seconds.append(time.perf_counter() - begun)
+        return clean
 
 
 def _report(

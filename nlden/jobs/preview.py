@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 from torch.nn import functional as F
 
 from nlden.inference.planes import PlaneDenoiser
-from nlden.jobs.denoise import Request, clean_still, video_levels
+from nlden.jobs.denoise import Planes, Request, clean_still, video_levels
 from nlden.jobs.pipeline import WriteBehind, read_ahead
 from nlden.media.probe import Layout, MediaError, VideoInfo
 from nlden.media.reader import Frame, VideoReader, from_planes
@@ -69,7 +68,7 @@ def _picture(still: Still) -> Image.Image:
     return Image.fromarray(codes.to(torch.uint8).expand(3, -1, -1).permute(1, 2, 0).numpy())
 
 
-def _displayed(planes: tuple[Tensor, ...], info: VideoInfo) -> Image.Image:
+def _displayed(planes: Planes, info: VideoInfo) -> Image.Image:
     """Convert a frame as a player shows it."""
     frame, color = from_planes(planes, info.layout), info.color
     if info.layout.kind != "rgb":
@@ -165,7 +164,7 @@ def sample(
         done = 0
         writer = VideoWriter(target, beside, reader.streams, request.encoding, shift)
 
-        def write(item: Frame | Packet) -> None:
+        def write(item: "Frame | Packet") -> None:
             if isinstance(item, Frame):
                 writer.write(item)
             else:
@@ -187,9 +186,7 @@ def _even(extent: int, layout: Layout) -> int:
     return extent // 2 * 2 if layout.averaged > 1 else extent
 
 
-def _beside(
-    before: tuple[Tensor, ...], after: tuple[Tensor, ...], info: VideoInfo
-) -> tuple[Tensor, ...]:
+def _beside(before: Planes, after: Planes, info: VideoInfo) -> Planes:
     """Join two frames so that a player, which may turn them, shows the first on the left."""
     pairs = [before, after]
     if info.rotation % 360 in (180, 270):
