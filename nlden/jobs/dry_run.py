@@ -23,8 +23,10 @@ from nlden.media.sequences import is_sequence
 from nlden.media.stills import is_still
 from nlden.noise.estimation import Levels
 
-_TRIED = 3  # frames through the network, the first to warm up
-_FRAMES = 72  # through all else: more than decoders and encoders hold back
+_FRAMES = 72  # more than decoders and encoders hold back
+# Frames that go through the network, the first to warm up and the late ones to find its memory
+# where it must be when the buffers of all others are full.
+_TRIED = (0, 1, 2, 24, 48, 70)
 _INDEXED = 300  # bytes that a muxer remembers of a frame and the sound beside it
 
 
@@ -110,7 +112,7 @@ def dry_run(source: Path, target: Path, denoiser: PlaneDenoiser, request: Reques
 
 
 class _Trial:
-    """A denoiser that computes the first frames and gives back the others, so that all else runs.
+    """A denoiser that computes a few frames and gives back the others, so that all else runs.
 
     Args:
         denoiser: what computes.
@@ -118,6 +120,7 @@ class _Trial:
 
     def __init__(self, denoiser: PlaneDenoiser) -> None:
         self._denoiser = denoiser
+        self._frames = 0
         self.seconds: list[float] = []
 
     def __call__(
@@ -128,7 +131,8 @@ class _Trial:
         levels: Levels,
         strength: float = 1.0,
     ) -> tuple[Tensor, ...]:
-        if len(self.seconds) == _TRIED:
+        self._frames += 1
+        if self._frames - 1 not in _TRIED:
             return tuple(p.clone() for p in planes)
         begun = time.perf_counter()
         clean = self._denoiser(planes, layout, color, levels, strength)
