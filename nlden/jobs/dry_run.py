@@ -27,6 +27,7 @@ _FRAMES = 72  # more than decoders and encoders hold back
 # Frames that go through the network, the first to warm up and the late ones to find its memory
 # where it must be when the buffers of all others are full.
 _TRIED = (0, 1, 2, 24, 48, 70)
+_ENDING = 150_000_000  # bytes that Python and torch touch when the process ends
 _INDEXED = 300  # bytes that a muxer remembers of a frame and the sound beside it
 
 
@@ -157,7 +158,7 @@ def _report(
     if denoiser.device.type == "cuda":
         card = torch.cuda.max_memory_reserved(denoiser.device)
     # A tenth for what the allocator has not met with yet.
-    memory = None if peak is None else round(1.1 * (peak + more))
+    memory = None if peak is None else round(1.1 * (peak + more) + _ENDING)
     return DryRun(streams, levels, size, pieces, tile, frames, seconds, memory, card)
 
 
