@@ -195,35 +195,36 @@ def command(
         resume,
         segment,
     )
-    with Stop() as stop:
-        try:
-            items = plan(
-                inputs,
-                output,
-                overwrite=overwrite,
-                resume=resume or dry_run,
-                skip_existing=skip_existing,
-                preview=instant is not None,
-            )
-            where = choose_device(device)
-            kinds = []
-            for item in items:
-                kind = precision
-                if resume and precision == "auto":
-                    # Which is the faster may be measured otherwise the second time.
-                    kind = kept_setting(item.target, "precision") or "auto"
-                kinds.append((choose_model(model, item.source, where), kind))
-            denoisers = {
-                (name, kind): open_denoiser(name, where, kind, extent) for name, kind in set(kinds)
-            }
-        except (PlanError, WeightsError, DeviceError) as error:
-            raise UsageError(str(error)) from error
-        work = [(item, kind[0], denoisers[kind]) for item, kind in zip(items, kinds, strict=True)]
-        if dry_run:
-            status = show_plans(work, request, as_json=as_json)
-        elif show is not None:
-            status = run_preview(work, request, show, as_json=as_json)
-        else:
+    try:
+        items = plan(
+            inputs,
+            output,
+            overwrite=overwrite,
+            resume=resume or dry_run,
+            skip_existing=skip_existing or (resume and not overwrite),
+            preview=instant is not None,
+        )
+        where = choose_device(device)
+        kinds = []
+        for item in items:
+            kind = precision
+            if resume and precision == "auto":
+                # Which is the faster may be measured otherwise the second time.
+                kind = kept_setting(item.target, "precision") or "auto"
+            kinds.append((choose_model(model, item.source, where), kind))
+        denoisers = {
+            (name, kind): open_denoiser(name, where, kind, extent) for name, kind in set(kinds)
+        }
+    except (PlanError, WeightsError, DeviceError) as error:
+        raise UsageError(str(error)) from error
+    work = [(item, kind[0], denoisers[kind]) for item, kind in zip(items, kinds, strict=True)]
+    missing = [entry for entry in work if not entry[0].finished]
+    if dry_run:
+        status = show_plans(missing, request, as_json=as_json)
+    elif show is not None:
+        status = run_preview(missing, request, show, as_json=as_json)
+    else:
+        with Stop() as stop:
             status = run_all(work, request, stop, as_json=as_json)
     if status:
         raise typer.Exit(status)

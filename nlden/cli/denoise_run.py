@@ -69,11 +69,13 @@ class Report:
         item: the file.
         bar: the progress bar.
         as_json: tell it on stdout, too.
+        passed: frames that an earlier run has done; they do not count for the speed.
     """
 
     item: Item
     bar: Progress
     as_json: bool
+    passed: int = 0
 
     def __post_init__(self) -> None:
         self._task = self.bar.add_task(self.item.source.name, total=None, frames="?", fps="-")
@@ -82,7 +84,9 @@ class Report:
     def __call__(self, done: int, total: int) -> None:
         """Tell that so many frames of so many (0: unknown) are done."""
         now = time.monotonic()
-        rate = done / max(now - self._begun, 1e-9)
+        if done <= self.passed:
+            self._begun = now
+        rate = max(0, done - self.passed) / max(now - self._begun, 1e-9)
         self.bar.update(
             self._task,
             completed=done,
@@ -92,7 +96,7 @@ class Report:
         )
         if self.as_json and now - self._told >= _EVERY:
             self._told = now
-            left = round((total - done) / rate, 1) if total else None
+            left = round((total - done) / rate, 1) if total and rate else None
             tell(
                 "progress",
                 self.item,
@@ -141,9 +145,11 @@ def run_all(work: Sequence[Work], request: Request, stop: Stop, *, as_json: bool
         if stop() or counts["interrupted"]:
             counts["not begun"] += 1
             continue
-        status, facts = (
-            ("skipped", {}) if item.finished else _run(item, name, denoiser, request, stop, as_json)
-        )
+        if item.finished:
+            print(f"{item.target}: is there already, skipped", file=sys.stderr)
+            status, facts = "skipped", dict[str, Any]()
+        else:
+            status, facts = _run(item, name, denoiser, request, stop, as_json)
         counts[status] += 1
         if as_json:
             tell("result", item, status=status, **facts)
@@ -170,8 +176,9 @@ def _run(
     """Denoise one file under a progress bar; return how it went and the facts."""
     try:
         item.target.parent.mkdir(parents=True, exist_ok=True)
+        passed = kept_frames(item.target) if request.resume else 0
         with progress_bar() as bar:
-            report = Report(item, bar, as_json)
+            report = Report(item, bar, as_json, passed)
             result = denoise_file(item.source, item.target, denoiser, request, report, stop)
     except Interrupted as interruption:
         advice = _kept(interruption.frames)
@@ -192,6 +199,7 @@ def _run(
 def _facts(name: str, denoiser: PlaneDenoiser, result: Result) -> dict[str, Any]:
     return {
         "frames": result.frames,
+        "resumed": result.passed,
         "seconds": round(result.seconds, 3),
         "model": name,
         "device": str(denoiser.device),
@@ -209,9 +217,11 @@ def _frames(number: int) -> str:
 
 
 def _summary(item: Item, name: str, denoiser: PlaneDenoiser, result: Result) -> str:
-    levels, rate = result.levels, result.frames / max(result.seconds, 1e-9)
+    levels, new = result.levels, result.frames - result.passed
+    rate = new / max(result.seconds, 1e-9)
+    before = f" after {result.passed} of an interrupted run" if result.passed else ""
     return (
-        f"{item.target}: {_frames(result.frames)} in {result.seconds:.1f} s "
+        f"{item.target}: {_frames(new)}{before} in {result.seconds:.1f} s "
         f"({rate:.2f} fps, {name}, {denoiser.device.type} {precision_name(denoiser)}), "
         f"noise {255 * levels.luma:.1f} luma, {255 * levels.chroma:.1f} chroma"
     )

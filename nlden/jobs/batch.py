@@ -82,10 +82,16 @@ def plan(
     inputs = {item.source.resolve() for item in items}
     for i, item in enumerate(items):
         exists = _check(item, inputs, preview=preview)
-        if exists and skip_existing:
+        kept = kept_frames(item.target)
+        if exists and skip_existing and not kept:
             items[i] = replace(item, finished=True)
-        elif not overwrite:
-            _check_free(item.target, exists=exists, resume=resume)
+        elif kept and not (resume or overwrite):
+            raise PlanError(
+                f"{item.target}: an interrupted run has left {kept} finished frames; "
+                "--resume goes on with them, -y starts anew"
+            )
+        elif exists and not (kept or overwrite):
+            raise PlanError(f"{item.target}: exists already; -y overwrites it")
         if item.target.resolve() in seen:
             raise PlanError(f"{item.target}: two inputs would be written here; rename one")
         seen.add(item.target.resolve())
@@ -116,17 +122,6 @@ def _folder(folder: Path, output: Path) -> list[Item]:
     if not files:
         raise PlanError(f"{folder}: no videos or pictures in this folder")
     return [Item(p, output / p.relative_to(folder)) for p in files]
-
-
-def _check_free(target: Path, *, exists: bool, resume: bool) -> None:
-    kept = kept_frames(target)
-    if kept and not resume:
-        raise PlanError(
-            f"{target}: an interrupted run has left {kept} finished frames; "
-            "--resume goes on with them, -y starts anew"
-        )
-    if exists and not kept:
-        raise PlanError(f"{target}: exists already; -y overwrites it")
 
 
 def _check(item: Item, inputs: set[Path], *, preview: bool) -> bool:

@@ -12,7 +12,7 @@ import torch
 
 from nlden.inference.engines import DTYPES, choose_precision
 from nlden.inference.planes import PlaneDenoiser
-from nlden.jobs.journal import Journal, ResumeError, fingerprint, source_identity
+from nlden.jobs.journal import Journal, ResumeError, fingerprint, kept_frames, source_identity
 from nlden.jobs.pipeline import WriteBehind, read_ahead
 from nlden.media.color import YCbCr
 from nlden.media.probe import Layout, MediaError, VideoInfo
@@ -146,12 +146,14 @@ class Result:
         seconds: time that it took.
         levels: noise levels that the network was told.
         warnings: lines for the user.
+        passed: how many of the frames an interrupted run had finished before.
     """
 
     frames: int
     seconds: float
     levels: Levels
     warnings: list[str] = field(default_factory=list)
+    passed: int = 0
 
 
 def denoise_file(
@@ -189,7 +191,7 @@ def denoise_file(
         progress(1, 1)
         return Result(1, time.perf_counter() - started, levels)
     journal = Journal(target, request.settings(source, denoiser), resume=request.resume)
-    keep = True
+    keep, passed = True, kept_frames(target)
     try:
         done, warnings = denoise_video(source, journal, denoiser, request, progress, stop)
         keep = False
@@ -199,7 +201,7 @@ def denoise_file(
     finally:
         journal.close(keep=keep)
     assert journal.levels is not None
-    return Result(done, time.perf_counter() - started, journal.levels, warnings)
+    return Result(done, time.perf_counter() - started, journal.levels, warnings, passed)
 
 
 def clean_still(source: Path, denoiser: PlaneDenoiser, request: Request) -> tuple[Still, Levels]:

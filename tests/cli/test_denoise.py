@@ -104,6 +104,10 @@ def test_a_stopped_batch_does_not_begin_the_next_and_is_resumed(commands, clip, 
     )
     assert status == 0, err
     assert {p.name for p in out.iterdir()} == {"a.mp4", "b.png"}
+    assert "of an interrupted run" in err
+    status, _, err = commands.run(*arguments, "--resume")
+    assert status == 0
+    assert "0 of 2 files denoised, 2 skipped" in err
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_frames_that_are_done_are_not_denoised_again(interrupted, denoiser):
 
     counting = Counting(denoiser.network, denoiser.device, denoiser.dtype, denoiser.tile)
     result = denoise_file(source, target, counting, Request(NOISE, 0.0, resume=True, segment=4))
-    assert (result.frames, len(calls)) == (14, 6)
+    assert (result.frames, result.passed, len(calls)) == (14, 8, 6)
     assert not folder_of(target).exists()
 
 
