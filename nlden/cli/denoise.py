@@ -1,17 +1,11 @@
 """``nlden denoise``: files in, clean files out."""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from nlden.cli.errors import UsageError, check_precision
-
-if TYPE_CHECKING:
-    from nlden.inference.planes import PlaneDenoiser
-    from nlden.jobs.batch import Item
-    from nlden.jobs.denoise import Request, Result
 
 
 def _level(value: float | None, option: str) -> float | None:
@@ -107,13 +101,47 @@ def command(
     frames: Annotated[
         int | None, typer.Option(help="Write at most so many frames of a video.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("-y", help="Overwrite existing targets.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("-y", help="Overwrite existing targets, begin interrupted runs anew.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with interrupted runs where they stopped.")
+    ] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out inputs whose target is there.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Tell what would be done, in what time and memory."),
+    ] = False,
+    preview: Annotated[
+        str | None,
+        typer.Option(help="Write the frame at this time before and after, as a PNG.", metavar="T"),
+    ] = None,
+    sample: Annotated[
+        float | None,
+        typer.Option(
+            help="Write so many seconds from the middle (or --start), source and result side "
+            "by side."
+        ),
+    ] = None,
+    segment: Annotated[
+        int,
+        typer.Option(
+            help="Frames of a video that are finished together: what an interruption may cost."
+        ),
+    ] = 240,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Progress and results on stdout, one JSON object a line."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Source of randomness, for models that use any.")] = 0,
 ) -> None:
     """Denoise videos, pictures and folders of them.
 
     The noise level is measured; sound, subtitles and all else are copied; timing, bit depth and
     colour are kept. A name like frames/%06d.png reads or writes numbered pictures as one video.
+    Ctrl-C stops a video at the end of a segment; --resume goes on there.
 
     nlden denoise in.mp4 -o out.mp4
     """
@@ -131,15 +159,30 @@ def command(
     if frames is not None and frames < 1:
         raise UsageError(f"--frames {frames}: give a number from 1")
     check_precision(precision)
+    if segment < 1:
+        raise UsageError(f"--segment {segment}: give a number from 1")
+    instant = _second(preview, "--preview")
+    if sample is not None and not 0 < sample < float("inf"):
+        raise UsageError(f"--sample {sample:g}: give a number of seconds above 0")
+    if sum((dry_run, instant is not None, sample is not None)) > 1:
+        raise UsageError("--dry-run, --preview and --sample exclude each other")
+    if overwrite and skip_existing:
+        raise UsageError("-y and --skip-existing exclude each other")
 
     import torch
 
+    from nlden.cli.denoise_run import Stop, run_all
+    from nlden.cli.denoise_try import Show, run_preview, show_plans
     from nlden.inference.engines import DeviceError, choose_device, keep_freed_memory
     from nlden.jobs.batch import PlanError, plan
     from nlden.jobs.denoise import Noise, Request, choose_model, open_denoiser
+    from nlden.jobs.journal import kept_setting
     from nlden.media.writer import Encoding
     from nlden.models.pretrained import WeightsError
 
+    show = None
+    if instant is not None or sample is not None:
+        show = Show(instant, sample)
     keep_freed_memory()
     torch.manual_seed(seed)
     request = Request(
@@ -149,66 +192,39 @@ def command(
         first,
         last,
         frames,
+        resume,
+        segment,
     )
     try:
-        items = plan(inputs, output, overwrite=overwrite)
+        items = plan(
+            inputs,
+            output,
+            overwrite=overwrite,
+            resume=resume or dry_run,
+            skip_existing=skip_existing or (resume and not overwrite),
+            preview=instant is not None,
+        )
         where = choose_device(device)
-        names = [choose_model(model, item.source, where) for item in items]
-        denoisers = {name: open_denoiser(name, where, precision, extent) for name in set(names)}
+        kinds = []
+        for item in items:
+            kind = precision
+            if resume and precision == "auto":
+                # Which is the faster may be measured otherwise the second time.
+                kind = kept_setting(item.target, "precision") or "auto"
+            kinds.append((choose_model(model, item.source, where), kind))
+        denoisers = {
+            (name, kind): open_denoiser(name, where, kind, extent) for name, kind in set(kinds)
+        }
     except (PlanError, WeightsError, DeviceError) as error:
         raise UsageError(str(error)) from error
-    runs = zip(items, names, strict=True)
-    failed = sum(not _run(item, name, denoisers[name], request) for item, name in runs)
-    if len(items) > 1:
-        print(f"{len(items) - failed} of {len(items)} files denoised", file=sys.stderr)
-    if failed:
-        raise typer.Exit(1)
-
-
-def _run(item: "Item", name: str, denoiser: "PlaneDenoiser", request: "Request") -> bool:
-    """Denoise one file under a progress bar; report, and tell whether it went well."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from nlden.jobs.denoise import denoise_file
-    from nlden.media.probe import MediaError
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.fields[frames]} frames"),
-        TextColumn("{task.fields[fps]} fps"),
-        TimeRemainingColumn(),
-    )
-    try:
-        item.target.parent.mkdir(parents=True, exist_ok=True)
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(item.source.name, total=None, frames="?", fps="-")
-
-            def progress(done: int, total: int) -> None:
-                elapsed = bar.tasks[0].elapsed or 0.0
-                rate = f"{done / elapsed:.2f}" if elapsed > 0 else "-"
-                bar.update(task, completed=done, total=total or None, frames=total or "?", fps=rate)
-
-            result = denoise_file(item.source, item.target, denoiser, request, progress)
-    except (MediaError, OSError) as error:
-        print(f"nlden: {error}", file=sys.stderr)
-        return False
-    for warning in result.warnings:
-        print(f"nlden: warning: {warning}", file=sys.stderr)
-    print(_summary(item, name, denoiser, result), file=sys.stderr)
-    return True
-
-
-def _summary(item: "Item", name: str, denoiser: "PlaneDenoiser", result: "Result") -> str:
-    levels = result.levels
-    precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-    kind = precision[str(denoiser.dtype).removeprefix("torch.")]
-    rate = result.frames / max(result.seconds, 1e-9)
-    pictures = "1 frame" if result.frames == 1 else f"{result.frames} frames"
-    return (
-        f"{item.target}: {pictures} in {result.seconds:.1f} s "
-        f"({rate:.2f} fps, {name}, {denoiser.device.type} {kind}), "
-        f"noise {255 * levels.luma:.1f} luma, {255 * levels.chroma:.1f} chroma"
-    )
+    work = [(item, kind[0], denoisers[kind]) for item, kind in zip(items, kinds, strict=True)]
+    missing = [entry for entry in work if not entry[0].finished]
+    if dry_run:
+        status = show_plans(missing, request, as_json=as_json)
+    elif show is not None:
+        status = run_preview(missing, request, show, as_json=as_json)
+    else:
+        with Stop() as stop:
+            status = run_all(work, request, stop, as_json=as_json)
+    if status:
+        raise typer.Exit(status)

@@ -2,14 +2,14 @@
 
 import json
 import sys
-from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nlden.cli.errors import UsageError
+from nlden.cli.text import grid, plain, size_text, time_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,27 +112,27 @@ def _inspect(path: Path, cuts: bool) -> "FileFacts | None":
 def _show(console: "Console", facts: "FileFacts") -> None:
     from rich.table import Table
 
-    rows = [("container", facts.container), ("size", _bytes(facts.size))]
+    rows = [("container", facts.container), ("size", size_text(facts.size))]
     if facts.duration is not None:
-        rows.append(("duration", _time(facts.duration)))
+        rows.append(("duration", time_text(facts.duration)))
     for stream in facts.streams:
         if stream.picture is not None and not stream.dispositions.count("attached_pic"):
             rows += _picture_rows(stream.picture)
     rows.append(("noise", f"{facts.noise.luma:.1f} luma, {facts.noise.chroma:.1f} chroma (of 255)"))
     if facts.cuts is not None:
-        times = ", ".join(f"{_time(cut.second)} (frame {cut.frame})" for cut in facts.cuts)
+        times = ", ".join(f"{time_text(cut.second)} (frame {cut.frame})" for cut in facts.cuts)
         rows.append(("cuts", f"{len(facts.cuts)}{': ' if times else ''}{times}"))
     rows += [
-        ("chapter", f"{_time(c.start)} to {_time(c.end)}  {c.title}".rstrip())
+        ("chapter", f"{time_text(c.start)} to {time_text(c.end)}  {c.title}".rstrip())
         for c in facts.chapters
     ]
     rows += [("metadata", f"{key}: {value}") for key, value in facts.metadata.items()]
-    console.print(_plain(facts.path), style="bold", soft_wrap=True)
-    console.print(_grid(rows))
+    console.print(plain(facts.path), style="bold", soft_wrap=True)
+    console.print(grid(rows))
     if facts.streams:
         table = Table("#", "type", "codec", "language", "title", "flags", "form", "denoise")
         for stream in facts.streams:
-            table.add_row(*map(_plain, _stream_row(stream)))
+            table.add_row(*map(plain, _stream_row(stream)))
         console.print(table)
     console.print()
 
@@ -189,7 +189,7 @@ def _show_hardware(console: "Console", hardware: "Hardware") -> None:
         table.add_row(
             device.name,
             device.description,
-            "" if device.memory is None else _bytes(device.memory),
+            "" if device.memory is None else size_text(device.memory),
             "" if device.threads is None else str(device.threads),
             device.precision,
             device.model,
@@ -202,29 +202,4 @@ def _show_hardware(console: "Console", hardware: "Hardware") -> None:
         ("in this build, but not here", ", ".join(silent) or "none"),
         ("hardware decoders in this build", ", ".join(hardware.decoders) or "none"),
     ]
-    console.print(_grid(rows))
-
-
-def _grid(rows: Iterable[tuple[str, str]]) -> Any:
-    from rich.table import Table
-
-    grid = Table.grid(padding=(0, 2))
-    for key, value in rows:
-        grid.add_row(_plain(key), _plain(value))
-    return grid
-
-
-def _plain(text: str) -> str:
-    """Leave out what would steer the terminal: tags of a file can hold anything."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
-def _bytes(size: int) -> str:
-    from rich.filesize import decimal
-
-    return decimal(size)
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds * 1000), 60_000)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest / 1000:06.3f}"
+    console.print(grid(rows))

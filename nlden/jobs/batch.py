@@ -1,9 +1,11 @@
 """Which files a denoise run reads and writes."""
 
+import glob
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nlden.jobs.journal import kept_frames
 from nlden.media.sequences import is_sequence, numbers
 from nlden.media.stills import SUFFIXES as STILLS
 from nlden.media.stills import is_still
@@ -25,25 +27,44 @@ class Item:
     Args:
         source: the file.
         target: where its result goes.
+        finished: the target is there already and stays.
     """
 
     source: Path
     target: Path
+    finished: bool = False
 
 
-def plan(sources: Sequence[Path], output: Path, *, overwrite: bool = False) -> list[Item]:
+def plan(
+    sources: Sequence[Path],
+    output: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    skip_existing: bool = False,
+    preview: bool = False,
+) -> list[Item]:
     """Pair every input file with its target.
 
     One file goes to ``output``, or into it if that is a folder. Several files and the media
     files of folders (searched through, hidden ones left out) go into the folder ``output``,
     which mirrors the tree. A name like ``frames/%06d.png`` stands for numbered pictures that are
-    one video.
+    one video; one like ``*.mp4`` that no shell has expanded for the files of that form.
+
+    Args:
+        sources: files, folders and patterns.
+        output: file or folder.
+        overwrite: existing targets may be replaced, and interrupted runs begun anew.
+        resume: interrupted runs are to be continued.
+        skip_existing: existing targets stay, and their items are marked as finished.
+        preview: the targets are pictures, whatever the inputs.
 
     Raises:
-        PlanError: if an input is missing or without media, if a target is an input, exists
-            (without ``overwrite``), is the target of two inputs, or is of the wrong kind.
+        PlanError: if an input is missing or without media, if a target is an input, exists,
+            holds an interrupted run, is the target of two inputs, or is of the wrong kind.
     """
     items: list[Item] = []
+    sources = [path for source in sources for path in _expand(source)]
     single = len(sources) == 1 and not sources[0].is_dir()
     into_folder = not single or output.is_dir()
     if not single and output.exists() and not output.is_dir():
@@ -59,12 +80,32 @@ def plan(sources: Sequence[Path], output: Path, *, overwrite: bool = False) -> l
             items.append(Item(source, output / source.name if into_folder else output))
     seen: set[Path] = set()
     inputs = {item.source.resolve() for item in items}
-    for item in items:
-        _check(item, inputs, overwrite=overwrite)
+    for i, item in enumerate(items):
+        exists = _check(item, inputs, preview=preview)
+        kept = kept_frames(item.target)
+        if exists and skip_existing and not kept:
+            items[i] = replace(item, finished=True)
+        elif kept and not (resume or overwrite):
+            raise PlanError(
+                f"{item.target}: an interrupted run has left {kept} finished frames; "
+                "--resume goes on with them, -y starts anew"
+            )
+        elif exists and not (kept or overwrite):
+            raise PlanError(f"{item.target}: exists already; -y overwrites it")
         if item.target.resolve() in seen:
             raise PlanError(f"{item.target}: two inputs would be written here; rename one")
         seen.add(item.target.resolve())
     return items
+
+
+def _expand(source: Path) -> list[Path]:
+    if source.exists() or is_sequence(source) or not glob.has_magic(str(source)):
+        return [source]
+    # Path.glob takes no absolute patterns.
+    found = sorted(map(Path, glob.glob(str(source), recursive=True)))  # noqa: PTH207
+    if not found:
+        raise PlanError(f"{source}: no such files")
+    return found
 
 
 def _folder(folder: Path, output: Path) -> list[Item]:
@@ -83,18 +124,21 @@ def _folder(folder: Path, output: Path) -> list[Item]:
     return [Item(p, output / p.relative_to(folder)) for p in files]
 
 
-def _check(item: Item, inputs: set[Path], *, overwrite: bool) -> None:
+def _check(item: Item, inputs: set[Path], *, preview: bool) -> bool:
+    """Refuse an impossible target; tell whether it exists."""
     target = item.target
     if target.resolve() in inputs:
         raise PlanError(f"{target}: the target is an input; inputs are never overwritten")
     if target.is_dir():
         raise PlanError(f"{target}: the target is a folder")
-    if (numbers(target) if is_sequence(target) else target.exists()) and not overwrite:
-        raise PlanError(f"{target}: exists already; -y overwrites it")
     video = not is_still(item.source) or is_sequence(item.source)
-    kind, known = ("video", VIDEOS) if video else ("picture", STILLS)
+    known: tuple[str, ...] = VIDEOS if video else STILLS
+    kind = "video" if video else "picture"
+    if preview:
+        video, kind, known = False, "preview", (".png",)
     if not (video if is_sequence(target) else target.suffix.lower() in known):
         raise PlanError(
             f"{target}: a {kind} cannot be written with the extension "
             f"{target.suffix or '(none)'}; use {', '.join(known[:5])}"
         )
+    return bool(numbers(target)) if is_sequence(target) else target.exists()

@@ -3,26 +3,33 @@
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 
 from nlden.inference.engines import DTYPES, choose_precision
 from nlden.inference.planes import PlaneDenoiser
+from nlden.jobs.journal import Journal, ResumeError, fingerprint, kept_frames, source_identity
 from nlden.jobs.pipeline import WriteBehind, read_ahead
 from nlden.media.color import YCbCr
-from nlden.media.probe import Layout
+from nlden.media.probe import Layout, MediaError, VideoInfo
 from nlden.media.reader import Frame, VideoReader
+from nlden.media.resumable import SEGMENT, ResumableWriter
 from nlden.media.sampling import sample_frames
 from nlden.media.sequences import is_sequence
 from nlden.media.stills import Still, is_still, read_still, write_still
+from nlden.media.target import TargetError
 from nlden.media.trim import Packet
-from nlden.media.writer import Encoding, VideoWriter
+from nlden.media.writer import Encoding
 from nlden.models import ImageDenoiser
 from nlden.models.pretrained import WeightsError, load
 from nlden.noise.estimation import Levels, estimate_levels
+
+Planes: TypeAlias = tuple[torch.Tensor, ...]
+"""Codes of a picture as in :class:`nlden.media.Frame`."""
 
 _RGB = YCbCr("bt709", full_range=True)
 
@@ -87,6 +94,8 @@ class Request:
         start: first second of a video.
         end: second before which to stop; None is the end.
         frames: how many frames of a video to write at the most; None is all.
+        resume: go on with an interrupted run into the same target, if there is one.
+        segment: frames of a video that are finished together; see :mod:`nlden.media.resumable`.
     """
 
     noise: Noise = field(default_factory=Noise)
@@ -95,6 +104,37 @@ class Request:
     start: float = 0.0
     end: float | None = None
     frames: int | None = None
+    resume: bool = False
+    segment: int = SEGMENT
+
+    def settings(self, source: Path, denoiser: PlaneDenoiser) -> dict[str, Any]:
+        """Return all that decides on the result, for a run that goes on with another."""
+        own = {k: v for k, v in asdict(self).items() if k != "resume"}
+        return {
+            **source_identity(source),
+            **own,
+            "device": denoiser.device.type,
+            "precision": precision_name(denoiser),
+            "tile": denoiser.tile,
+            "weights": fingerprint(denoiser.network),
+        }
+
+
+def precision_name(denoiser: PlaneDenoiser) -> str:
+    """Return what ``--precision`` calls the precision of a denoiser."""
+    return next(name for name, dtype in DTYPES.items() if dtype == denoiser.dtype)
+
+
+class Interrupted(Exception):
+    """A run was asked to stop and did, at the end of a segment.
+
+    Args:
+        frames: how many are finished and kept.
+    """
+
+    def __init__(self, frames: int) -> None:
+        super().__init__(f"interrupted after {frames} frames")
+        self.frames = frames
 
 
 @dataclass(frozen=True)
@@ -106,12 +146,14 @@ class Result:
         seconds: time that it took.
         levels: noise levels that the network was told.
         warnings: lines for the user.
+        passed: how many of the frames an interrupted run had finished before.
     """
 
     frames: int
     seconds: float
     levels: Levels
     warnings: list[str] = field(default_factory=list)
+    passed: int = 0
 
 
 def denoise_file(
@@ -120,12 +162,15 @@ def denoise_file(
     denoiser: PlaneDenoiser,
     request: Request,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Result:
     """Denoise a video or a still picture into a new file.
 
     The other streams of a video are copied packet by packet; timestamps, pixel format, colour
     tags, metadata and chapters are kept, as far as the target's container allows. Decoding,
-    network and encoding overlap. Memory does not grow with the length.
+    network and encoding overlap. Memory does not grow with the length. Finished parts of a video
+    lie in a hidden folder beside the target until it is complete; if the run ends before, they
+    stay for a run with ``resume``.
 
     Args:
         source: the file.
@@ -133,47 +178,83 @@ def denoise_file(
         denoiser: the network.
         request: how.
         progress: called with the frames done and the frames expected (0: unknown).
+        stop: asked at the end of each segment of a video whether to stop there.
 
     Raises:
         MediaError: if the source cannot be read or the target not be written.
+        Interrupted: if ``stop`` said so.
     """
     started = time.perf_counter()
     if is_still(source) and not is_sequence(source):
-        levels = _denoise_still(source, target, denoiser, request)
+        still, levels = clean_still(source, denoiser, request)
+        write_still(target, still)
         progress(1, 1)
         return Result(1, time.perf_counter() - started, levels)
-    return _denoise_video(source, target, denoiser, request, progress, started)
+    journal = Journal(target, request.settings(source, denoiser), resume=request.resume)
+    keep, passed = True, kept_frames(target)
+    try:
+        done, warnings = denoise_video(source, journal, denoiser, request, progress, stop)
+        keep = False
+    except MediaError as error:
+        keep = isinstance(error, TargetError | ResumeError)  # a bad source does not get better
+        raise
+    finally:
+        journal.close(keep=keep)
+    assert journal.levels is not None
+    return Result(done, time.perf_counter() - started, journal.levels, warnings, passed)
 
 
-def _denoise_still(source: Path, target: Path, denoiser: PlaneDenoiser, request: Request) -> Levels:
+def clean_still(source: Path, denoiser: PlaneDenoiser, request: Request) -> tuple[Still, Levels]:
+    """Return a still picture denoised, and the noise levels that the network was told.
+
+    Raises:
+        MediaError: if the source cannot be read.
+    """
     still = read_still(source)
     layout = Layout("rgb" if len(still.pixels) == 3 else "gray", still.bits)
     levels = request.noise.levels(
         layout, _RGB, lambda: estimate_levels([(still.pixels.float() / layout.white,)])
     )
     planes = denoiser((still.pixels,), layout, _RGB, levels, request.strength)
-    write_still(target, Still(planes[0].cpu(), still.bits, still.alpha, still.metadata))
-    return levels
+    return replace(still, pixels=planes[0].cpu()), levels
 
 
-def _denoise_video(
+def video_levels(info: VideoInfo, request: Request) -> Levels:
+    """Return the noise levels of a video: as requested, or estimated from the part to denoise."""
+
+    def estimate() -> Levels:
+        return estimate_video(info.path, info.layout.white, request.start, request.end)
+
+    return request.noise.levels(info.layout, info.color, estimate)
+
+
+def denoise_video(
     source: Path,
-    target: Path,
-    denoiser: PlaneDenoiser,
+    journal: Journal,
+    denoiser: Callable[[Planes, Layout, YCbCr, Levels, float], Planes],
     request: Request,
-    progress: Callable[[int, int], None],
-    started: float,
-) -> Result:
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[int, list[str]]:
+    """Denoise a video in the folder of a journal; see :func:`denoise_file`.
+
+    Returns:
+        The number of frames written, and lines for the user.
+    """
     with VideoReader(source, request.start, request.end, request.frames) as reader:
         info = reader.info
 
-        def estimate() -> Levels:
-            return estimate_video(source, info.layout.white, request.start, request.end)
-
-        levels = request.noise.levels(info.layout, info.color, estimate)
-        total = _expected(reader)
+        if journal.levels is None:
+            journal.begin(video_levels(info, request))
+        levels = journal.levels
+        assert levels is not None
+        total = expected_frames(reader)
         shift = Fraction(request.start).limit_denominator(1_000_000)
-        writer = VideoWriter(target, info, reader.streams, request.encoding, shift)
+        streams, encoding = reader.streams, request.encoding
+        writer = ResumableWriter(
+            journal.target, info, streams, encoding, shift, journal.folder, request.segment
+        )
+        reader.skip = writer.done
 
         def write(item: "Frame | Packet") -> None:
             if isinstance(item, Frame):
@@ -181,22 +262,28 @@ def _denoise_video(
             else:
                 writer.write_packet(item)
 
-        done = 0
-        with writer, WriteBehind(write) as behind:
-            for item in read_ahead(reader):
-                if isinstance(item, Frame):
-                    planes = denoiser(
-                        item.planes, info.layout, info.color, levels, request.strength
-                    )
-                    item = replace(item, planes=planes)
-                    done += 1
-                    progress(done, total)
-                behind.put(item)
-        warnings = [*reader.warnings, *writer.warnings]
-        return Result(done, time.perf_counter() - started, levels, warnings)
+        done, stopped = 0, False
+        with writer:
+            with WriteBehind(write) as behind:
+                for item in read_ahead(reader):
+                    if isinstance(item, Frame):
+                        stopped = done % request.segment == 0 and stop()
+                        if stopped:
+                            break
+                        if item.planes:
+                            planes = denoiser(
+                                item.planes, info.layout, info.color, levels, request.strength
+                            )
+                            item = replace(item, planes=planes)
+                        done += 1
+                        progress(done, total)
+                    behind.put(item)
+            if stopped:  # not before all that was handed over is written
+                raise Interrupted(done)
+        return done, [*reader.warnings, *writer.warnings]
 
 
-def _expected(reader: VideoReader) -> int:
+def expected_frames(reader: VideoReader) -> int:
     """Return how many frames will come, as far as the file tells; 0 if it does not."""
     most = reader.frames or sys.maxsize
     return min(most, _frames_between(reader) or (most if reader.frames else 0))

@@ -130,7 +130,7 @@ def _video(path: Path, progress: Callable[[int, int], None] | None) -> FileFacts
     with container:
         info = describe(path, container, main)
         timing, warnings = measure_timing(path, container, main)
-        fates = _fates(path, info, container)
+        kept = fates(info, container, path, Encoding())
         first = _first_frame(path)
         streams = []
         for stream in container.streams:
@@ -139,7 +139,7 @@ def _video(path: Path, progress: Callable[[int, int], None] | None) -> FileFacts
                 picture = picture_facts(info, main, first, timing)
             elif isinstance(stream, VideoStream) and stream.codec_context.format is not None:
                 picture = picture_facts(describe(path, container, stream), stream, None, None)
-            streams.append(stream_facts(stream, picture, fates.get(stream.index, "left out")))
+            streams.append(stream_facts(stream, picture, kept.get(stream.index, "left out")))
         chapters = [chapter_facts(c) for c in container.chapters()]
         noise = estimate_video(path, info.layout.white)
         cuts = None
@@ -205,26 +205,35 @@ def _first_frame(path: Path) -> VideoFrame | None:
             return None
 
 
-def _fates(path: Path, info: VideoInfo, container: InputContainer) -> dict[int, str]:
-    """Tell for each stream what a denoise run into a file of the same extension makes of it."""
-    suffix = path.suffix.lower()
-    if suffix not in VIDEOS and not is_sequence(path):
+def fates(
+    info: VideoInfo, container: InputContainer, target: Path, encoding: Encoding
+) -> dict[int, str]:
+    """Tell for each stream of a source what a denoise run makes of it.
+
+    Args:
+        info: the source's video.
+        container: the source.
+        target: where to write; its extension counts.
+        encoding: how to encode.
+    """
+    suffix = target.suffix.lower()
+    if suffix not in VIDEOS and not is_sequence(target):
         return {info.index: f"not written as {suffix or 'a file without extension'}; use .mkv"}
-    fates: dict[int, str] = {}
+    told: dict[int, str] = {}
     with (
         tempfile.TemporaryDirectory() as folder,
         av.open(
-            str(Path(folder, path.name if is_sequence(path) else f"out{suffix}")), "w"
-        ) as target,
+            str(Path(folder, target.name if is_sequence(target) else f"out{suffix}")), "w"
+        ) as written,
     ):
-        supported = supported_codecs(target)
+        supported = supported_codecs(written)
         for stream in container.streams:
             if stream.index != info.index and stream.discard != Discard.all:
-                copier = StreamCopier(target, suffix)
+                copier = StreamCopier(written, suffix)
                 copier.add(stream)
-                fates[stream.index] = "; ".join(copier.warnings) or "copied"
+                told[stream.index] = "; ".join(copier.warnings) or "copied"
     try:
-        codec, pix_fmt, _ = Encoding().choose(info, suffix, supported)
+        codec, pix_fmt, _ = encoding.choose(info, suffix, supported)
     except MediaError as error:
-        return fates | {info.index: str(error)}
-    return fates | {info.index: f"encoded: {codec}, {pix_fmt}"}
+        return told | {info.index: str(error)}
+    return told | {info.index: f"encoded: {codec}, {pix_fmt}"}

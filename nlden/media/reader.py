@@ -65,6 +65,8 @@ class VideoReader:
         end: second before which to stop; None is the end of the file.
         frames: how many frames to read at the most. The other streams end with the last of them.
 
+    Set ``skip`` before iterating to get so many first frames without their planes.
+
     Raises:
         MediaError: if the file cannot be opened or no frame can be decoded.
     """
@@ -87,7 +89,7 @@ class VideoReader:
         self.info: VideoInfo = replace(info, rotation=rotation, matrix=matrix)
         self.streams = [s for s in self.container.streams if self._passes(s)]
         self.warnings: list[str] = []
-        self.frames_read = 0
+        self.frames_read = self.skip = 0
         self.first_pts: int | None = None
         self._damaged = self._untimed = self._repeated = 0
         self._last_pts: int | None = None
@@ -208,7 +210,8 @@ class VideoReader:
             self.first_pts = pts
         self.frames_read += 1
         layout = self.info.layout
-        return Frame(to_planes(frame, layout), layout, pts, frame.duration or 0)
+        planes = to_planes(frame, layout) if self.frames_read > self.skip else ()
+        return Frame(planes, layout, pts, frame.duration or 0)
 
     def _judge(self) -> None:
         info = self.info

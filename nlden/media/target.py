@@ -10,27 +10,37 @@ from nlden.media.probe import MediaError
 from nlden.media.sequences import is_sequence
 
 
+class TargetError(MediaError):
+    """Writing failed, by a full disk for instance: what was finished before stays good."""
+
+
 @dataclass
 class Target:
     """A temporary file beside its target that takes the target's name or vanishes.
 
     For a pattern of numbered pictures it is a pattern in a temporary folder.
+
+    Args:
+        path: the target.
+        folder: where the temporary file lies instead, on the same file system.
     """
 
     path: Path
+    folder: Path | None = None
     temporary: Path = field(init=False)
 
     def __post_init__(self) -> None:
         try:
             if is_sequence(self.path):
                 self.path.parent.mkdir(exist_ok=True)
-                folder = tempfile.mkdtemp(prefix=".", suffix=".part", dir=self.path.parent)
+                beside = self.folder or self.path.parent
+                folder = tempfile.mkdtemp(prefix=".", suffix=".part", dir=beside)
                 self.temporary = Path(folder) / self.path.name
                 return
             handle, name = tempfile.mkstemp(
                 prefix=f".{self.path.stem}.",
                 suffix=f".part{self.path.suffix}",
-                dir=self.path.parent,
+                dir=self.folder or self.path.parent,
             )
         except OSError as error:
             raise MediaError(f"{self.path}: cannot be written ({error.strerror})") from error
@@ -47,6 +57,8 @@ class Target:
                 picture.replace(self.path.parent / picture.name)
             self.temporary.parent.rmdir()
             return
+        with self.temporary.open("r+b") as file:  # a name must not outlive its content
+            os.fsync(file.fileno())
         self.temporary.replace(self.path)
 
     def discard(self) -> None:

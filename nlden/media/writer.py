@@ -4,6 +4,7 @@ The file grows under a temporary name beside the target and takes the target's n
 complete; if anything fails nothing is left.
 """
 
+import io
 from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -15,12 +16,12 @@ from av.container import OutputContainer
 from av.stream import Stream
 
 from nlden.media.encoder import VideoEncoder
-from nlden.media.encoding import Choice, Encoding, supported_codecs
+from nlden.media.encoding import Encoding, supported_codecs
 from nlden.media.probe import MediaError, VideoInfo
 from nlden.media.reader import Frame
 from nlden.media.remux import StreamCopier, kept_tags, passing
 from nlden.media.sequences import is_sequence
-from nlden.media.target import Target
+from nlden.media.target import Target, TargetError
 from nlden.media.trim import Packet
 from nlden.media.verify import differences
 
@@ -44,6 +45,7 @@ class VideoWriter:
         streams: the source's other streams.
         encoding: how to encode.
         shift: seconds that are taken off every timestamp.
+        folder: where the file grows; None is beside the target.
 
     Raises:
         MediaError: if the target cannot be written.
@@ -56,26 +58,27 @@ class VideoWriter:
         streams: Sequence[Stream] = (),
         encoding: Encoding | None = None,
         shift: Fraction = Fraction(0),
+        folder: Path | None = None,
     ) -> None:
         self.path = path
         self.info = info
         encoding = encoding or Encoding()
-        self._target = Target(path)
+        self._target = Target(path, folder)
         try:
             self._container = self._open()
             form = self._container.format.name
             supported = supported_codecs(self._container)
-            choice = encoding.choose(info, path.suffix.lower(), supported)
-            self.codec, self.pix_fmt, _ = choice
+            self._choice = encoding.choose(info, path.suffix.lower(), supported)
+            self.codec, self.pix_fmt, _ = self._choice
             self._constant = form in _CONSTANT_RATE
             # Such formats begin at zero, whatever the time of the first frame.
             self._shift = shift if shift or not self._constant else info.start
             self._rate = info.rate or Fraction(25)
-            self._time_base = 1 / self._rate if self._constant else info.time_base
+            self.time_base = 1 / self._rate if self._constant else info.time_base
             self._last_pts: int | None = None
             self._uneven, self._phase = False, Fraction(0)
             self._copier = StreamCopier(self._container, str(path))
-            self._add_streams(streams, choice)
+            self._add_streams(streams)
             self._describe(form, streams)
             self._index = self._encoder.stream.index
             self._copies = [(a, b.index) for a, b in self._copier.streams.values()]
@@ -83,7 +86,7 @@ class VideoWriter:
             self._mux(self._copier.pictures())
         except (av.FFmpegError, OSError, ValueError) as error:
             self._target.discard()
-            raise MediaError(f"{path}: cannot be written ({_reason(error)})") from error
+            raise MediaError(f"{path}: cannot be written ({reason(error)})") from error
         except MediaError:
             self._target.discard()
             raise
@@ -100,17 +103,31 @@ class VideoWriter:
                 "use .mp4, .mkv, .mov, .webm or .avi"
             ) from error
 
-    def _add_streams(self, streams: Sequence[Stream], choice: Choice) -> None:
+    def _add_streams(self, streams: Sequence[Stream]) -> None:
         """Add all streams in the order of the source."""
         for stream in streams:
             if stream.index < self.info.index:
                 self._copier.add(stream)
-        self._encoder = VideoEncoder(
-            self._container, self.info, choice, self._time_base, self._rate
-        )
+        self._encoder = self._make_encoder(self._container)
         for stream in streams:
             if stream.index > self.info.index:
                 self._copier.add(stream)
+
+    def _make_encoder(self, container: OutputContainer) -> VideoEncoder:
+        return VideoEncoder(container, self.info, self._choice, self.time_base, self._rate)
+
+    def new_encoder(self) -> VideoEncoder:
+        """Return another encoder with all the settings of the file's own.
+
+        Its packets go into the file through :meth:`write_encoded`.
+        """
+        scratch = av.open(io.BytesIO(), "w", format=self._container.format.name)
+        return self._make_encoder(scratch)
+
+    @property
+    def extradata(self) -> bytes:
+        """Return the head of the coded video that the file's own head holds."""
+        return bytes(self._encoder.stream.codec_context.extradata or b"")
 
     def _describe(self, form: str, streams: Sequence[Stream]) -> None:
         """Hand over the tags and chapters of the file."""
@@ -128,13 +145,25 @@ class VideoWriter:
 
     def write(self, frame: Frame) -> None:
         """Encode one frame under its own timestamp."""
-        duration = 0 if self._constant else frame.duration
-        self._mux(self._encoder.encode(frame, self._timestamp(frame.pts), duration))
+        self._mux(self._encoder.encode(frame, *self.timing(frame)))
 
-    def _timestamp(self, pts: int) -> int:
+    def write_encoded(self, packet: Packet) -> None:
+        """Write a packet of another encoder into the video's stream."""
+        packet.stream, packet.time_base = self._encoder.stream, self.time_base
+        self._mux([packet])
+
+    def timing(self, frame: Frame) -> tuple[int, int]:
+        """Return time and duration of the next frame in units of ``time_base``.
+
+        A duration of 0 leaves it open. To be called once for each frame, in order.
+        """
+        if self._constant:
+            return self._number(frame.pts), 0
+        return frame.pts - round(self._shift / self.info.time_base), frame.duration
+
+    def _number(self, pts: int) -> int:
+        """Return the place of a frame in a file of constant rate."""
         ticks = pts - round(self._shift / self.info.time_base)
-        if not self._constant:
-            return ticks
         exact = ticks * self.info.time_base * self._rate
         last, number = self._last_pts, round(exact - self._phase)
         if last is None:
@@ -157,7 +186,7 @@ class VideoWriter:
         try:
             self._container.mux(packets)
         except (av.FFmpegError, OSError) as error:
-            raise MediaError(f"{self.path}: writing failed ({_reason(error)})") from error
+            raise TargetError(f"{self.path}: writing failed ({reason(error)})") from error
 
     def close(self) -> None:
         """Complete the file and give it its name."""
@@ -168,7 +197,7 @@ class VideoWriter:
             self._target.keep()
         except (av.FFmpegError, OSError) as error:
             self.discard()
-            raise MediaError(f"{self.path}: writing failed ({_reason(error)})") from error
+            raise TargetError(f"{self.path}: writing failed ({reason(error)})") from error
 
     def _warn(self) -> None:
         if self._uneven:
@@ -183,6 +212,8 @@ class VideoWriter:
     def discard(self) -> None:
         """Give the file up: nothing of it is left."""
         with suppress(av.FFmpegError, OSError):  # the file goes, whatever its trailer says
+            self._encoder.flush()  # some encoders complain if they are left without
+        with suppress(av.FFmpegError, OSError):
             self._container.close()
         self._target.discard()
 
@@ -201,5 +232,6 @@ class VideoWriter:
             self.discard()
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Return what went wrong, without the names and numbers of an exception's text."""
     return getattr(error, "strerror", None) or str(error)
