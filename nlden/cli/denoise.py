@@ -1,5 +1,6 @@
 """``nlden denoise``: files in, clean files out."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,18 +52,42 @@ def _second(value: str | None, option: str) -> float | None:
     return sum(part * 60**i for i, part in enumerate(reversed(parts)))
 
 
+def _format(value: str | None, inputs: list[Path], output: Path) -> str:
+    """Return the format of a pipe; look whether there are pipes where ``-`` says so."""
+    from nlden.media.pipes import FORMAT, is_pipe, suffix_of
+
+    if any(map(is_pipe, inputs)) and sys.stdin.isatty():
+        raise UsageError("-: standard input is a terminal; pipe a video into it or name a file")
+    if not is_pipe(output):
+        if value is not None:
+            raise UsageError(f"-f {value}: only for -o -; a file's extension chooses its format")
+        return FORMAT
+    if sys.stdout.isatty():
+        raise UsageError("-o -: standard output is a terminal; pipe it or name a file")
+    try:
+        suffix_of(value or FORMAT)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    # A reader that has gone ends the command as it ends other filters: quietly, exit 141.
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    return value or FORMAT
+
+
 def command(
     inputs: Annotated[
         list[Path],
         typer.Argument(
             metavar="IN...",
-            help="Videos, pictures, folders of them, or frames/%06d.png.",
+            help="Videos, pictures, folders of them, frames/%06d.png, or - for standard input.",
             show_default=False,
         ),
     ],
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="File, or folder for several inputs."),
+        typer.Option(
+            "-o", "--output", help="File, folder for several inputs, or - for standard output."
+        ),
     ],
     sigma: Annotated[
         str,
@@ -102,6 +127,12 @@ def command(
         str | None, typer.Option(help="Pixel format of the output; default: the source's.")
     ] = None,
     lossless: Annotated[bool, typer.Option("--lossless", help="Encode without loss.")] = False,
+    container: Annotated[
+        str | None,
+        typer.Option(
+            "-f", "--format", help="FFmpeg's format of standard output; default: yuv4mpegpipe."
+        ),
+    ] = None,
     start: Annotated[str | None, typer.Option(help="Begin here: seconds or H:M:S.")] = None,
     end: Annotated[str | None, typer.Option(help="Stop before: seconds or H:M:S.")] = None,
     frames: Annotated[
@@ -116,6 +147,8 @@ def command(
     colour are kept. A name like frames/%06d.png reads or writes numbered pictures as one video.
 
     nlden denoise in.mp4 -o out.mp4
+
+    ffmpeg -i in.mp4 -f yuv4mpegpipe - | nlden denoise - -o - | ffmpeg -i - out.mp4
     """
     noise = (
         _sigma(sigma),
@@ -131,6 +164,7 @@ def command(
     if frames is not None and frames < 1:
         raise UsageError(f"--frames {frames}: give a number from 1")
     check_precision(precision)
+    form = _format(container, inputs, output)
 
     import torch
 
@@ -145,7 +179,7 @@ def command(
     request = Request(
         Noise(*noise),
         strength,
-        Encoding(codec, crf, encoder_preset, pix_fmt, lossless),
+        Encoding(codec, crf, encoder_preset, pix_fmt, lossless, form),
         first,
         last,
         frames,

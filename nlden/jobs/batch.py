@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nlden.media.pipes import is_pipe
 from nlden.media.sequences import is_sequence, numbers
 from nlden.media.stills import SUFFIXES as STILLS
 from nlden.media.stills import is_still
@@ -37,12 +38,14 @@ def plan(sources: Sequence[Path], output: Path, *, overwrite: bool = False) -> l
     One file goes to ``output``, or into it if that is a folder. Several files and the media
     files of folders (searched through, hidden ones left out) go into the folder ``output``,
     which mirrors the tree. A name like ``frames/%06d.png`` stands for numbered pictures that are
-    one video.
+    one video, and ``-`` for standard input or output.
 
     Raises:
         PlanError: if an input is missing or without media, if a target is an input, exists
             (without ``overwrite``), is the target of two inputs, or is of the wrong kind.
     """
+    if any(map(is_pipe, (*sources, output))) and len(sources) > 1:
+        raise PlanError("-: standard input and output carry one video; name one input")
     items: list[Item] = []
     single = len(sources) == 1 and not sources[0].is_dir()
     into_folder = not single or output.is_dir()
@@ -51,7 +54,8 @@ def plan(sources: Sequence[Path], output: Path, *, overwrite: bool = False) -> l
     if single and not output.parent.is_dir():
         raise PlanError(f"{output}: there is no folder {output.parent}; make it first")
     for source in sources:
-        if not (numbers(source) if is_sequence(source) else source.exists()):
+        there = is_pipe(source) or source.exists()
+        if not (numbers(source) if is_sequence(source) else there):
             raise PlanError(f"{source}: no such file")
         if source.is_dir():
             items += _folder(source, output)
@@ -85,13 +89,17 @@ def _folder(folder: Path, output: Path) -> list[Item]:
 
 def _check(item: Item, inputs: set[Path], *, overwrite: bool) -> None:
     target = item.target
+    video = not is_still(item.source) or is_sequence(item.source)
+    if is_pipe(target):
+        if not video:
+            raise PlanError(f"{item.source}: a picture cannot be written to a pipe; name a file")
+        return
     if target.resolve() in inputs:
         raise PlanError(f"{target}: the target is an input; inputs are never overwritten")
     if target.is_dir():
         raise PlanError(f"{target}: the target is a folder")
     if (numbers(target) if is_sequence(target) else target.exists()) and not overwrite:
         raise PlanError(f"{target}: exists already; -y overwrites it")
-    video = not is_still(item.source) or is_sequence(item.source)
     kind, known = ("video", VIDEOS) if video else ("picture", STILLS)
     if not (video if is_sequence(target) else target.suffix.lower() in known):
         raise PlanError(

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +13,7 @@ from nlden.inference.engines import DTYPES, choose_precision
 from nlden.inference.planes import PlaneDenoiser
 from nlden.jobs.pipeline import WriteBehind, read_ahead
 from nlden.media.color import YCbCr
+from nlden.media.pipes import is_pipe
 from nlden.media.probe import Layout
 from nlden.media.reader import Frame, VideoReader
 from nlden.media.sampling import sample_frames
@@ -36,7 +37,10 @@ def estimate_video(path: Path, white: int, start: float = 0.0, end: float | None
         start: first second to look at.
         end: last second to look at; None is the end of the file.
     """
-    frames = sample_frames(path, start=start, end=end)
+    return _estimate(sample_frames(path, start=start, end=end), white)
+
+
+def _estimate(frames: Sequence[Frame], white: int) -> Levels:
     return estimate_levels([tuple(p.float() / white for p in f.planes) for f in frames])
 
 
@@ -168,6 +172,13 @@ def _denoise_video(
         info = reader.info
 
         def estimate() -> Levels:
+            if is_pipe(source):
+                first = [item for item in reader.head if isinstance(item, Frame)]
+                reader.warnings.append(
+                    f"{source}: a pipe is read once: noise measured in its first {len(first)} "
+                    "frames; --sigma tells it"
+                )
+                return _estimate(first, info.layout.white)
             return estimate_video(source, info.layout.white, request.start, request.end)
 
         levels = request.noise.levels(info.layout, info.color, estimate)

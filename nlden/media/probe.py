@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import av
 from av.container import InputContainer
 from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from nlden.media.color import YCbCr
+from nlden.media.pipes import STDIN, is_pipe
 from nlden.media.sequences import is_sequence, numbers
 
 if TYPE_CHECKING:
@@ -165,7 +167,7 @@ def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
     Raises:
         MediaError: if it cannot be read or holds no video.
     """
-    if path.is_file() and path.stat().st_size == 0:
+    if not is_pipe(path) and path.is_file() and path.stat().st_size == 0:
         raise MediaError(f"{path}: the file is empty (0 bytes); copy it again from its source")
     options = {}
     if is_sequence(path):
@@ -174,7 +176,8 @@ def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
             raise MediaError(f"{path}: no pictures of this pattern")
         options["start_number"] = str(found[0])
     with reading(path):
-        container = av.open(str(path), options=options, metadata_errors="replace")
+        name = STDIN if is_pipe(path) else str(path)
+        container = av.open(name, options=options, metadata_errors="replace")
     videos = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
     if not videos or videos[0].codec_context is None or not videos[0].codec_context.width:
         container.close()
@@ -240,6 +243,11 @@ def orientation(path: Path) -> tuple[int, tuple[int, ...] | None]:
             frame = next(container.decode(stream))
         except (av.FFmpegError, StopIteration):
             return 0, None
-        side_data: Any = frame.side_data  # PyAV's annotation describes something else
-        found = [bytes(d) for d in side_data if d.type.name == "DISPLAYMATRIX"]
-        return frame.rotation, struct.unpack("=9i", found[0]) if found else None
+        return orientation_of(frame)
+
+
+def orientation_of(frame: VideoFrame) -> tuple[int, tuple[int, ...] | None]:
+    """Return rotation and display matrix of a decoded frame."""
+    side_data: Any = frame.side_data  # PyAV's annotation describes something else
+    found = [bytes(d) for d in side_data if d.type.name == "DISPLAYMATRIX"]
+    return frame.rotation, struct.unpack("=9i", found[0]) if found else None
