@@ -145,6 +145,8 @@ class VideoWriter:
         elif number <= last:
             number = last + 1
         self._uneven |= abs(number + self._phase - exact) > Fraction(1, 20)
+        # AVI shows a frame until the next; the others have no place for a frame that is not there.
+        self._uneven |= self._suffix != ".avi" and last is not None and number != last + 1
         self._last_pts = number
         return number
 
