@@ -121,3 +121,9 @@ def clip(tmp_path: Path) -> Callable[..., Path]:
 def decode_fixture() -> Callable[[Path], Decoded]:
     """Return the function that reads a file back."""
     return decode
+
+
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., Path]:
+    """Return the function that encodes a clip: ``encode(path, ...)``."""
+    return encode_clip

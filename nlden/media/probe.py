@@ -1,5 +1,6 @@
 """What a media file holds: pixel layout, colour tags, timing."""
 
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import av
 from av.container import InputContainer
+from av.sidedata.sidedata import Type as SideData
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -248,6 +250,21 @@ def orientation(path: Path) -> tuple[int, tuple[int, ...] | None]:
 
 def orientation_of(frame: VideoFrame) -> tuple[int, tuple[int, ...] | None]:
     """Return rotation and display matrix of a decoded frame."""
-    side_data: Any = frame.side_data  # PyAV's annotation describes something else
-    found = [bytes(d) for d in side_data if d.type.name == "DISPLAYMATRIX"]
-    return frame.rotation, struct.unpack("=9i", found[0]) if found else None
+    if SideData.DISPLAYMATRIX in (carried := side_data(frame)):
+        return frame.rotation, struct.unpack("=9i", bytes(carried[SideData.DISPLAYMATRIX]))
+    return frame.rotation, _rotation_matrix(frame.rotation) if frame.rotation else None
+
+
+def side_data(frame: VideoFrame) -> Mapping[SideData, Any]:
+    """Return what a frame carries beside its picture; nothing if part of it is of unknown type."""
+    try:
+        carried: Any = frame.side_data  # PyAV's annotation describes something else
+    except ValueError:  # PyAV names fewer types than its FFmpeg knows (EXIF is one)
+        return {}
+    return carried
+
+
+def _rotation_matrix(degrees: int) -> tuple[int, ...]:
+    """Return the display matrix of a counter-clockwise turn, in FFmpeg's fixed point."""
+    cos, sin = (round(f(math.radians(degrees)) * 2**16) for f in (math.cos, math.sin))
+    return cos, -sin, 0, sin, cos, 0, 0, 0, 2**30

@@ -5,9 +5,10 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
-from nlden.cli.main import main
-from nlden.jobs import denoise  # noqa: F401 - imported once, here, not in every fork
+from nlden.cli.main import app, main
 
 
 def _become_nlden(arguments: tuple[object, ...], descriptors: tuple[int, int, int]) -> None:
@@ -29,8 +30,19 @@ def _become_nlden(arguments: tuple[object, ...], descriptors: tuple[int, int, in
         os._exit(status)
 
 
+@pytest.fixture(scope="session")
+def _imported(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let the command import all it uses once, here, and not in every fork."""
+    folder = tmp_path_factory.mktemp("first")
+    Image.new("L", (8, 8)).save(folder / "in.png")
+    arguments = ["denoise", str(folder / "in.png"), "-o", str(folder / "out.png")]
+    CliRunner().invoke(
+        app, [*arguments, "--precision", "fp32", "--strength", "0"], catch_exceptions=False
+    )
+
+
 @pytest.fixture
-def fork_nlden() -> Callable[..., int]:
+def fork_nlden(_imported: None) -> Callable[..., int]:
     """Return a function that runs ``nlden`` with three descriptors and returns its process."""
 
     def fork(*arguments: object, stdin: int, stdout: int, stderr: int) -> int:
