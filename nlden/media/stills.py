@@ -90,7 +90,10 @@ def _metadata(image: Image.Image) -> dict[str, Any]:
 
 
 def _bits(path: Path) -> int:
-    container, stream = open_video(path)
+    try:
+        container, stream = open_video(path)
+    except MediaError:  # FFmpeg knows not every picture that Pillow does
+        return 8
     with container:
         pixel_format = stream.codec_context.format
         return 8 if pixel_format is None else max(c.bits for c in pixel_format.components)
