@@ -174,6 +174,9 @@ class VideoWriter:
         except (av.FFmpegError, OSError) as error:
             self.discard()
             raise MediaError(f"{self.path}: writing failed ({_reason(error)})") from error
+        except BaseException:
+            self.discard()
+            raise
 
     def _warn(self) -> None:
         if self._uneven:

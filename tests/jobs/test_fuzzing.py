@@ -11,6 +11,7 @@ from PIL import Image
 from skimage import data as photographs
 
 SECONDS = 20
+FOUND = (1590, 2253, 2423)  # by the larger run, of what is mended now
 FILMS = {
     "h264.mp4": {"codec": "libx264"},
     "hevc.mp4": {"codec": "libx265", "options": {"x265-params": "log-level=none"}},
@@ -118,7 +119,7 @@ def fuzz(folder, samples, fork_nlden, seeds):
 
 
 def test_two_hundred_damaged_files(tmp_path, samples, fork_nlden):
-    exits, complaints = fuzz(tmp_path, samples, fork_nlden, range(200))
+    exits, complaints = fuzz(tmp_path, samples, fork_nlden, [*FOUND, *range(200 - len(FOUND))])
     assert not complaints, "\n".join(complaints)
     assert exits.count(0) > 40  # most damage is survived, some is not
     assert exits.count(1) > 20
