@@ -132,8 +132,9 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
-        self.container.close()
+        """Close the file; a pipe, in which a read may still be waiting, is left to the process."""
+        if not is_pipe(self.info.path):
+            self.container.close()
 
     def __iter__(self) -> "Iterator[Frame | Packet]":
         """Yield frames and packets."""

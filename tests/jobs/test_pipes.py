@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -184,6 +185,26 @@ def test_a_reader_that_goes_ends_it_quietly(pipeline, clip):
     assert len(output) == 1000
     assert exits[0] == -signal.SIGPIPE  # 141 in a shell
     assert errors[0].strip() == ""
+
+
+def test_a_signal_ends_it_while_the_pipe_stands_still(fork_nlden, clip, tmp_path):
+    whole = y4m(clip("in.mkv", audio=None, frames=40)).read_bytes()
+    (tmp_path / "out").mkdir()
+    arguments = nlden("-", "-o", tmp_path / "out" / "out.mkv", "--strength", 0, "--sigma", 0)
+    read, write = os.pipe()
+    with (tmp_path / "log").open("w") as log, Path(os.devnull).open("w") as nowhere:
+        ends = {"stdin": read, "stdout": nowhere.fileno(), "stderr": log.fileno()}
+        process = fork_nlden(*arguments[1:], **ends)
+        os.close(read)
+        with os.fdopen(write, "wb") as stalled:
+            stalled.write(whole)
+            stalled.flush()
+            while not list((tmp_path / "out").iterdir()):
+                time.sleep(0.05)
+            time.sleep(0.5)
+            os.kill(process, signal.SIGTERM)
+            assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGTERM
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_stream_that_breaks_off_is_kept_up_to_the_break(pipeline, clip, tmp_path):
