@@ -20,7 +20,6 @@ from nlden.media.encoding import Encoding
 from nlden.media.probe import probe
 from nlden.models.image_denoiser import image_denoiser_fast
 
-SIZE = (720, 1280)
 ENCODINGS = {
     "libx264 medium": Encoding("libx264"),
     "libx264 ultrafast": Encoding("libx264", preset="ultrafast"),
@@ -46,14 +45,14 @@ class Row:
     nlden: float
 
 
-def make_source(path: Path, frames: int, bits: int) -> Path:
-    """Write a moving view of photographs, 720p 4:2:0, as H.264; return its path."""
+def make_source(path: Path, frames: int, bits: int, size: tuple[int, int]) -> Path:
+    """Write a moving view of photographs as H.264 4:2:0 of a height and width; return its path."""
     scene = F.interpolate(montage()[None], scale_factor=1.5, mode="bilinear")[0]
-    clip = camera_motion(scene, frames, SIZE, path=((0.1, 0.1), (0.9, 0.9)))
+    clip = camera_motion(scene, frames, size, path=((0.1, 0.1), (0.9, 0.9)))
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "20"})
         assert isinstance(stream, VideoStream)
-        stream.height, stream.width = SIZE
+        stream.height, stream.width = size
         stream.pix_fmt = "yuv420p" if bits == 8 else f"yuv420p{bits}le"
         for picture in clip:
             codes = (picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
@@ -86,6 +85,7 @@ def compare(
     folder: Path,
     *,
     frames: int = 100,
+    size: tuple[int, int] = (720, 1280),
     repetitions: int = 3,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
@@ -94,6 +94,7 @@ def compare(
     Args:
         folder: where the files are written.
         frames: length of the clip.
+        size: its height and width.
         repetitions: of each; the medians count.
         report: called with what is being timed.
     """
@@ -101,7 +102,7 @@ def compare(
     denoiser = PlaneDenoiser(image_denoiser_fast(), torch.device("cpu"), torch.float32)
     rows = []
     for bits in (8, 10):
-        source = make_source(folder / f"source{bits}.mkv", frames, bits)
+        source = make_source(folder / f"source{bits}.mkv", frames, bits, size)
         for name, encoding in ENCODINGS.items():
             report(f"{name}, {bits} bits")
             request = Request(Noise(luma=0.0, chroma=0.0), strength=0.0, encoding=encoding)
