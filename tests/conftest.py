@@ -222,3 +222,9 @@ def commands(tmp_path_factory):
     ) as server:
         yield Commands(server, log)
         server.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., Path]:
+    """Return the function that encodes a clip: ``encode(path, ...)``."""
+    return encode_clip

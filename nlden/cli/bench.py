@@ -244,3 +244,35 @@ def network(
     console.print(f"{model}, {name}; {environment(where)}")
     if csv is not None:
         write_csv(csv, [asdict(part) for part in parts])
+
+
+@app.command("media")
+def media(
+    frames: Annotated[int, typer.Option(min=1, help="Length of the clip.")] = 100,
+    repetitions: Annotated[int, typer.Option(min=1, help="Of each; the medians count.")] = 3,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
+) -> None:
+    """Reading and writing 1280x720 files without a network, beside a plain transcode by PyAV."""
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from nlden.evaluation.environment import environment, write_csv
+    from nlden.evaluation.transcoding import compare
+    from nlden.inference.engines import keep_freed_memory
+
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status("") as status:
+        rows = compare(Path(folder), frames=frames, repetitions=repetitions, report=status.update)
+    table = Table("encoder", "bits", "plain (frames/s)", "nlden (frames/s)", "nlden / plain")
+    for row in rows:
+        ratio = f"{row.nlden / row.plain:.2f}"
+        table.add_row(row.encoder, f"{row.bits}", f"{row.plain:.1f}", f"{row.nlden:.1f}", ratio)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"H.264 4:2:0 in, {frames} frames, medians of {repetitions}; "
+        f"{environment(torch.device('cpu'))}"
+    )
+    if csv is not None:
+        write_csv(csv, [asdict(row) for row in rows])

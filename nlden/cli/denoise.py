@@ -1,5 +1,8 @@
 """``nlden denoise``: files in, clean files out."""
 
+import signal
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -45,18 +48,42 @@ def _second(value: str | None, option: str) -> float | None:
     return sum(part * 60**i for i, part in enumerate(reversed(parts)))
 
 
+def _format(value: str | None, inputs: list[Path], output: Path) -> str:
+    """Return the format of a pipe; look whether there are pipes where ``-`` says so."""
+    from nlden.media.pipes import FORMAT, is_pipe, suffix_of
+
+    if any(map(is_pipe, inputs)) and sys.stdin.isatty():
+        raise UsageError("-: standard input is a terminal; pipe a video into it or name a file")
+    if not is_pipe(output):
+        if value is not None:
+            raise UsageError(f"-f {value}: only for -o -; a file's extension chooses its format")
+        return FORMAT
+    if sys.stdout.isatty():
+        raise UsageError("-o -: standard output is a terminal; pipe it or name a file")
+    try:
+        suffix_of(value or FORMAT)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    # A reader that has gone ends the command as it ends other filters: quietly, exit 141.
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    return value or FORMAT
+
+
 def command(
     inputs: Annotated[
         list[Path],
         typer.Argument(
             metavar="IN...",
-            help="Videos, pictures, folders of them, or frames/%06d.png.",
+            help="Videos, pictures, folders of them, frames/%06d.png, or - for standard input.",
             show_default=False,
         ),
     ],
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="File, or folder for several inputs."),
+        typer.Option(
+            "-o", "--output", help="File, folder for several inputs, or - for standard output."
+        ),
     ],
     sigma: Annotated[
         str,
@@ -96,6 +123,12 @@ def command(
         str | None, typer.Option(help="Pixel format of the output; default: the source's.")
     ] = None,
     lossless: Annotated[bool, typer.Option("--lossless", help="Encode without loss.")] = False,
+    container: Annotated[
+        str | None,
+        typer.Option(
+            "-f", "--format", help="FFmpeg's format of standard output; default: yuv4mpegpipe."
+        ),
+    ] = None,
     start: Annotated[str | None, typer.Option(help="Begin here: seconds or H:M:S.")] = None,
     end: Annotated[str | None, typer.Option(help="Stop before: seconds or H:M:S.")] = None,
     frames: Annotated[
@@ -144,6 +177,8 @@ def command(
     Ctrl-C stops a video at the end of a segment; --resume goes on there.
 
     nlden denoise in.mp4 -o out.mp4
+
+    ffmpeg -i in.mp4 -f yuv4mpegpipe - | nlden denoise - -o - | ffmpeg -i - out.mp4
     """
     noise = (
         _sigma(sigma),
@@ -168,6 +203,17 @@ def command(
         raise UsageError("--dry-run, --preview and --sample exclude each other")
     if overwrite and skip_existing:
         raise UsageError("-y and --skip-existing exclude each other")
+    form = _format(container, inputs, output)
+    piped = Path("-") in (*inputs, output)
+    whole = (
+        ("--resume", resume),
+        ("--dry-run", dry_run),
+        ("--preview", preview is not None),
+        ("--sample", sample is not None),
+        ("--json", as_json and output == Path("-")),
+    )
+    if piped and (needing := [name for name, given in whole if given]):
+        raise UsageError(f"{needing[0]}: not with - (a pipe is read and written once); name a file")
 
     import torch
 
@@ -188,7 +234,7 @@ def command(
     request = Request(
         Noise(*noise),
         strength,
-        Encoding(codec, crf, encoder_preset, pix_fmt, lossless),
+        Encoding(codec, crf, encoder_preset, pix_fmt, lossless, form),
         first,
         last,
         frames,
@@ -219,12 +265,14 @@ def command(
         raise UsageError(str(error)) from error
     work = [(item, kind[0], denoisers[kind]) for item, kind in zip(items, kinds, strict=True)]
     missing = [entry for entry in work if not entry[0].finished]
+    stop = Stop()
     if dry_run:
         status = show_plans(missing, request, as_json=as_json)
     elif show is not None:
         status = run_preview(missing, request, show, as_json=as_json)
     else:
-        with Stop() as stop:
+        # A pipe has no segments to finish: a signal ends it at once.
+        with nullcontext() if piped else stop:
             status = run_all(work, request, stop, as_json=as_json)
     if status:
         raise typer.Exit(status)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nlden.jobs.journal import kept_frames
+from nlden.media.pipes import is_pipe
 from nlden.media.sequences import is_sequence, numbers
 from nlden.media.stills import SUFFIXES as STILLS
 from nlden.media.stills import is_still
@@ -49,7 +50,8 @@ def plan(
     One file goes to ``output``, or into it if that is a folder. Several files and the media
     files of folders (searched through, hidden ones left out) go into the folder ``output``,
     which mirrors the tree. A name like ``frames/%06d.png`` stands for numbered pictures that are
-    one video; one like ``*.mp4`` that no shell has expanded for the files of that form.
+    one video; one like ``*.mp4`` that no shell has expanded for the files of that form; ``-`` for
+    standard input or output.
 
     Args:
         sources: files, folders and patterns.
@@ -63,6 +65,8 @@ def plan(
         PlanError: if an input is missing or without media, if a target is an input, exists,
             holds an interrupted run, is the target of two inputs, or is of the wrong kind.
     """
+    if any(map(is_pipe, (*sources, output))) and len(sources) > 1:
+        raise PlanError("-: standard input and output carry one video; name one input")
     items: list[Item] = []
     sources = [path for source in sources for path in _expand(source)]
     single = len(sources) == 1 and not sources[0].is_dir()
@@ -72,7 +76,8 @@ def plan(
     if single and not output.parent.is_dir():
         raise PlanError(f"{output}: there is no folder {output.parent}; make it first")
     for source in sources:
-        if not (numbers(source) if is_sequence(source) else source.exists()):
+        there = is_pipe(source) or source.exists()
+        if not (numbers(source) if is_sequence(source) else there):
             raise PlanError(f"{source}: no such file")
         if source.is_dir():
             items += _folder(source, output)
@@ -127,11 +132,15 @@ def _folder(folder: Path, output: Path) -> list[Item]:
 def _check(item: Item, inputs: set[Path], *, preview: bool) -> bool:
     """Refuse an impossible target; tell whether it exists."""
     target = item.target
+    video = not is_still(item.source) or is_sequence(item.source)
+    if is_pipe(target):
+        if not video:
+            raise PlanError(f"{item.source}: a picture cannot be written to a pipe; name a file")
+        return False
     if target.resolve() in inputs:
         raise PlanError(f"{target}: the target is an input; inputs are never overwritten")
     if target.is_dir():
         raise PlanError(f"{target}: the target is a folder")
-    video = not is_still(item.source) or is_sequence(item.source)
     known: tuple[str, ...] = VIDEOS if video else STILLS
     kind = "video" if video else "picture"
     if preview:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +15,8 @@ from nlden.inference.planes import PlaneDenoiser
 from nlden.jobs.journal import Journal, ResumeError, fingerprint, kept_frames, source_identity
 from nlden.jobs.pipeline import WriteBehind, read_ahead
 from nlden.media.color import YCbCr
-from nlden.media.probe import Layout, MediaError, VideoInfo
+from nlden.media.pipes import is_pipe
+from nlden.media.probe import Layout, MediaError
 from nlden.media.reader import Frame, VideoReader
 from nlden.media.resumable import SEGMENT, ResumableWriter
 from nlden.media.sampling import sample_frames
@@ -23,7 +24,7 @@ from nlden.media.sequences import is_sequence
 from nlden.media.stills import Still, is_still, read_still, write_still
 from nlden.media.target import TargetError
 from nlden.media.trim import Packet
-from nlden.media.writer import Encoding
+from nlden.media.writer import Encoding, VideoWriter
 from nlden.models import ImageDenoiser
 from nlden.models.pretrained import WeightsError, load
 from nlden.noise.estimation import Levels, estimate_levels
@@ -43,7 +44,10 @@ def estimate_video(path: Path, white: int, start: float = 0.0, end: float | None
         start: first second to look at.
         end: last second to look at; None is the end of the file.
     """
-    frames = sample_frames(path, start=start, end=end)
+    return _estimate(sample_frames(path, start=start, end=end), white)
+
+
+def _estimate(frames: Sequence[Frame], white: int) -> Levels:
     return estimate_levels([tuple(p.float() / white for p in f.planes) for f in frames])
 
 
@@ -190,18 +194,22 @@ def denoise_file(
         write_still(target, still)
         progress(1, 1)
         return Result(1, time.perf_counter() - started, levels)
+    if is_pipe(source) or is_pipe(target):  # neither can be gone back in
+        done, levels, warnings = denoise_video(source, target, denoiser, request, progress)
+        return Result(done, time.perf_counter() - started, levels, warnings)
     journal = Journal(target, request.settings(source, denoiser), resume=request.resume)
     keep, passed = True, kept_frames(target)
     try:
-        done, warnings = denoise_video(source, journal, denoiser, request, progress, stop)
+        done, levels, warnings = denoise_video(
+            source, target, denoiser, request, progress, stop, journal
+        )
         keep = False
     except MediaError as error:
         keep = isinstance(error, TargetError | ResumeError)  # a bad source does not get better
         raise
     finally:
         journal.close(keep=keep)
-    assert journal.levels is not None
-    return Result(done, time.perf_counter() - started, journal.levels, warnings, passed)
+    return Result(done, time.perf_counter() - started, levels, warnings, passed)
 
 
 def clean_still(source: Path, denoiser: PlaneDenoiser, request: Request) -> tuple[Still, Levels]:
@@ -219,10 +227,18 @@ def clean_still(source: Path, denoiser: PlaneDenoiser, request: Request) -> tupl
     return replace(still, pixels=planes[0].cpu()), levels
 
 
-def video_levels(info: VideoInfo, request: Request) -> Levels:
+def video_levels(reader: VideoReader, request: Request) -> Levels:
     """Return the noise levels of a video: as requested, or estimated from the part to denoise."""
+    info = reader.info
 
     def estimate() -> Levels:
+        if is_pipe(info.path):
+            first = [item for item in reader.head if isinstance(item, Frame)]
+            reader.warnings.append(
+                f"{info.path}: a pipe is read once: noise measured in its first {len(first)} "
+                "frames; --sigma tells it"
+            )
+            return _estimate(first, info.layout.white)
         return estimate_video(info.path, info.layout.white, request.start, request.end)
 
     return request.noise.levels(info.layout, info.color, estimate)
@@ -230,31 +246,48 @@ def video_levels(info: VideoInfo, request: Request) -> Levels:
 
 def denoise_video(
     source: Path,
-    journal: Journal,
+    target: Path,
     denoiser: Callable[[Planes, Layout, YCbCr, Levels, float], Planes],
     request: Request,
     progress: Callable[[int, int], None] = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
-) -> tuple[int, list[str]]:
-    """Denoise a video in the folder of a journal; see :func:`denoise_file`.
+    journal: Journal | None = None,
+) -> tuple[int, Levels, list[str]]:
+    """Denoise a video; see :func:`denoise_file`.
+
+    Args:
+        source: the file, or standard input.
+        target: where to write, or standard output.
+        denoiser: called for each frame.
+        request: how.
+        progress: see :func:`denoise_file`.
+        stop: likewise; asked only where there is a journal.
+        journal: where finished segments are kept; None writes the video in one go.
 
     Returns:
-        The number of frames written, and lines for the user.
+        The number of frames written, the noise levels, and lines for the user.
     """
     with VideoReader(source, request.start, request.end, request.frames) as reader:
-        info = reader.info
-
-        if journal.levels is None:
-            journal.begin(video_levels(info, request))
-        levels = journal.levels
-        assert levels is not None
-        total = expected_frames(reader)
+        info, total = reader.info, expected_frames(reader)
         shift = Fraction(request.start).limit_denominator(1_000_000)
-        streams, encoding = reader.streams, request.encoding
-        writer = ResumableWriter(
-            journal.target, info, streams, encoding, shift, journal.folder, request.segment
-        )
-        reader.skip = writer.done
+        writer: VideoWriter | ResumableWriter
+        known = journal.levels if journal is not None else None
+        levels = known or video_levels(reader, request)
+        if journal is None:
+            writer = VideoWriter(target, info, reader.streams, request.encoding, shift)
+        else:
+            if known is None:
+                journal.begin(levels)
+            writer = ResumableWriter(
+                target,
+                info,
+                reader.streams,
+                request.encoding,
+                shift,
+                journal.folder,
+                request.segment,
+            )
+            reader.skip = writer.done
 
         def write(item: "Frame | Packet") -> None:
             if isinstance(item, Frame):
@@ -267,7 +300,8 @@ def denoise_video(
             with WriteBehind(write) as behind:
                 for item in read_ahead(reader):
                     if isinstance(item, Frame):
-                        stopped = done % request.segment == 0 and stop()
+                        at_segment = journal is not None and done % request.segment == 0
+                        stopped = at_segment and stop()
                         if stopped:
                             break
                         if item.planes:
@@ -280,7 +314,7 @@ def denoise_video(
                     behind.put(item)
             if stopped:  # not before all that was handed over is written
                 raise Interrupted(done)
-        return done, [*reader.warnings, *writer.warnings]
+        return done, levels, [*reader.warnings, *writer.warnings]
 
 
 def expected_frames(reader: VideoReader) -> int:

@@ -96,11 +96,10 @@ def dry_run(source: Path, target: Path, denoiser: PlaneDenoiser, request: Reques
         journal = Journal(Path(folder, target.name), {}, resume=False)
         begun = time.perf_counter()
         try:
-            done, _ = denoise_video(source, journal, trial, part)
+            done, levels, _ = denoise_video(source, journal.target, trial, part, journal=journal)
         finally:
             journal.close(keep=False)
         rest = (time.perf_counter() - begun - sum(trial.seconds)) / done
-    assert journal.levels is not None
     # A CPU does one after the other, whatever the threads.
     steps = (min(trial.seconds), rest)
     seconds = sum(steps) if denoiser.device.type == "cpu" else max(steps)
@@ -109,7 +108,7 @@ def dry_run(source: Path, target: Path, denoiser: PlaneDenoiser, request: Reques
     size = 0 if is_sequence(source) else source.stat().st_size
     more = _INDEXED * total + round(segment * size)
     extent = info.width, info.height
-    return _report(streams, journal.levels, extent, denoiser, total, seconds, more)
+    return _report(streams, levels, extent, denoiser, total, seconds, more)
 
 
 class _Trial:

@@ -7,6 +7,8 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+_PATIENCE = 5.0  # seconds for the item in hand
+
 
 class _End:
     """Closes a queue; carries the error that ended it, if one did."""
@@ -50,7 +52,7 @@ def read_ahead(items: Iterable[T], depth: int = 4) -> Iterator[T]:
             yield item
     finally:
         stop.set()
-        thread.join()
+        thread.join(_PATIENCE)  # a pipe into which nobody writes keeps it forever
 
 
 class WriteBehind(Generic[T]):

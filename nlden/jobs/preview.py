@@ -53,7 +53,7 @@ def preview(
             frame = next(found, None)
             if frame is None:
                 raise MediaError(f"{source}: no frame at {second:g} s")
-        levels = video_levels(info, request)
+        levels = video_levels(reader, request)
         planes = denoiser(frame.planes, info.layout, info.color, levels, request.strength)
         before, after = (_displayed(p, info) for p in (frame.planes, planes))
     told = f"denoised: noise {255 * levels.luma:.1f} luma, {255 * levels.chroma:.1f} chroma"
@@ -147,10 +147,9 @@ def sample(
         MediaError: if the source cannot be read or the target not be written.
     """
     with VideoReader(source) as reader:
-        whole = reader.info
+        whole, levels = reader.info, video_levels(reader, request)
     start = request.start or max(0.0, ((whole.duration or 0.0) - seconds) / 2)
     shift = Fraction(start).limit_denominator(1_000_000)
-    levels = video_levels(whole, request)
     with VideoReader(source, start, start + seconds) as reader:
         info = reader.info
         upright = info.rotation % 180 == 0

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import av
 from av.container import OutputContainer
 
+from nlden.media.pipes import FORMAT
 from nlden.media.probe import Layout, MediaError, VideoInfo
 from nlden.media.sequences import ENCODERS
 
@@ -38,7 +39,7 @@ Choice: TypeAlias = tuple[str, str, dict[str, str]]
 
 # libx265 as PyAV ships it writes beyond its memory on smaller pictures.
 _SMALLEST = 64
-_BY_CONTAINER = {".webm": "libvpx-vp9", ".y4m": "rawvideo"}
+_BY_CONTAINER = {".webm": "libvpx-vp9", ".y4m": "rawvideo", ".rgb": "rawvideo"}
 
 
 def supported_codecs(container: OutputContainer) -> set[str]:
@@ -58,6 +59,7 @@ class Encoding:
         preset: the encoder's speed preset.
         pix_fmt: pixel format.
         lossless: keep every code.
+        container: FFmpeg's format of a pipe (``matroska``); files have it by their extension.
     """
 
     codec: str | None = None
@@ -65,6 +67,7 @@ class Encoding:
     preset: str | None = None
     pix_fmt: str | None = None
     lossless: bool = False
+    container: str = FORMAT
 
     def choose(self, info: VideoInfo, suffix: str, supported: Collection[str]) -> Choice:
         """Return encoder, pixel format and options for a source and a container.

@@ -12,7 +12,7 @@ from av.video.reformatter import ColorPrimaries, ColorTrc
 from av.video.stream import VideoStream
 
 from nlden.media.frame_rate import Timing
-from nlden.media.probe import VideoInfo
+from nlden.media.probe import VideoInfo, side_data
 
 if TYPE_CHECKING:
     import av.container.core
@@ -173,7 +173,7 @@ def _name(names: type[ColorPrimaries] | type[ColorTrc], number: int) -> str | No
 def _hdr(frame: VideoFrame) -> dict[str, Any]:
     """Read the HDR metadata of a frame: SMPTE ST 2086 and CTA-861.3, as FFmpeg's structures."""
     found: dict[str, Any] = {}
-    carried: Any = frame.side_data
+    carried = side_data(frame)
     if SideData.MASTERING_DISPLAY_METADATA in carried:
         display = bytes(carried[SideData.MASTERING_DISPLAY_METADATA])
         numbers = struct.unpack("=22i", display[:88])

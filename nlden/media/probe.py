@@ -1,5 +1,6 @@
 """What a media file holds: pixel layout, colour tags, timing."""
 
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import av
 from av.container import InputContainer
+from av.sidedata.sidedata import Type as SideData
 from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from nlden.media.color import YCbCr
+from nlden.media.pipes import STDIN, is_pipe
 from nlden.media.sequences import is_sequence, numbers
 
 if TYPE_CHECKING:
@@ -165,7 +169,7 @@ def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
     Raises:
         MediaError: if it cannot be read or holds no video.
     """
-    if path.is_file() and path.stat().st_size == 0:
+    if not is_pipe(path) and path.is_file() and path.stat().st_size == 0:
         raise MediaError(f"{path}: the file is empty (0 bytes); copy it again from its source")
     options = {}
     if is_sequence(path):
@@ -174,7 +178,8 @@ def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
             raise MediaError(f"{path}: no pictures of this pattern")
         options["start_number"] = str(found[0])
     with reading(path):
-        container = av.open(str(path), options=options, metadata_errors="replace")
+        name = STDIN if is_pipe(path) else str(path)
+        container = av.open(name, options=options, metadata_errors="replace")
     videos = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
     if not videos or videos[0].codec_context is None or not videos[0].codec_context.width:
         container.close()
@@ -240,6 +245,26 @@ def orientation(path: Path) -> tuple[int, tuple[int, ...] | None]:
             frame = next(container.decode(stream))
         except (av.FFmpegError, StopIteration):
             return 0, None
-        side_data: Any = frame.side_data  # PyAV's annotation describes something else
-        found = [bytes(d) for d in side_data if d.type.name == "DISPLAYMATRIX"]
-        return frame.rotation, struct.unpack("=9i", found[0]) if found else None
+        return orientation_of(frame)
+
+
+def orientation_of(frame: VideoFrame) -> tuple[int, tuple[int, ...] | None]:
+    """Return rotation and display matrix of a decoded frame."""
+    if SideData.DISPLAYMATRIX in (carried := side_data(frame)):
+        return frame.rotation, struct.unpack("=9i", bytes(carried[SideData.DISPLAYMATRIX]))
+    return frame.rotation, _rotation_matrix(frame.rotation) if frame.rotation else None
+
+
+def side_data(frame: VideoFrame) -> Mapping[SideData, Any]:
+    """Return what a frame carries beside its picture; nothing if part of it is of unknown type."""
+    try:
+        carried: Any = frame.side_data  # PyAV's annotation describes something else
+    except ValueError:  # PyAV names fewer types than its FFmpeg knows (EXIF is one)
+        return {}
+    return carried
+
+
+def _rotation_matrix(degrees: int) -> tuple[int, ...]:
+    """Return the display matrix of a counter-clockwise turn, in FFmpeg's fixed point."""
+    cos, sin = (round(f(math.radians(degrees)) * 2**16) for f in (math.cos, math.sin))
+    return cos, -sin, 0, sin, cos, 0, 0, 0, 2**30

@@ -16,6 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from torch import Tensor
 
+from nlden.media.pipes import is_pipe
 from nlden.media.probe import (
     Layout,
     MediaError,
@@ -23,6 +24,7 @@ from nlden.media.probe import (
     describe,
     open_video,
     orientation,
+    orientation_of,
     reading,
 )
 from nlden.media.trim import Packet, Trim, packet_seconds, trim_chapters
@@ -60,7 +62,9 @@ class VideoReader:
     with that of another get one; ``warnings`` then says so.
 
     Args:
-        path: any file that FFmpeg decodes, or a pattern of numbered pictures.
+        path: any file that FFmpeg decodes, a pattern of numbered pictures, or ``-`` for standard
+            input. That can be read but once: its first frames and the packets among them wait in
+            ``head`` to be looked at before iterating, which begins with them.
         start: first second to read.
         end: second before which to stop; None is the end of the file.
         frames: how many frames to read at the most. The other streams end with the last of them.
@@ -77,7 +81,7 @@ class VideoReader:
         self.container, self.stream = open_video(path)
         self.stream.thread_type = "AUTO"
         self.start, self.end, self.frames = start, end, frames
-        rotation, matrix = orientation(path)
+        rotation, matrix = (0, None) if is_pipe(path) else orientation(path)
         info = describe(path, self.container, self.stream)
         step = 1 / ((info.rate or 25) * info.time_base)
         self._step = max(1, round(step))
@@ -94,6 +98,22 @@ class VideoReader:
         self._damaged = self._untimed = self._repeated = 0
         self._last_pts: int | None = None
         self._broken = ""
+        self._items = self._read()
+        self.head: deque[Frame | Packet] = deque()
+        if is_pipe(path):
+            self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        """Decode the first frames of what can be read but once; iterating begins with them."""
+        while not self.frames_read or (self.frames_read < _HEAD and len(self.head) < _HEAD_ITEMS):
+            try:
+                item = next(self._items, None)
+            except MediaError:
+                self.close()
+                raise
+            if item is None:
+                break
+            self.head.append(item)
 
     def _passes(self, stream: Stream) -> bool:
         """Tell whether a stream is to be copied: not the video, nor what is written anew."""
@@ -114,11 +134,17 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
-        self.container.close()
+        """Close the file; a pipe, in which a read may still be waiting, is left to the process."""
+        if not is_pipe(self.info.path):
+            self.container.close()
 
     def __iter__(self) -> "Iterator[Frame | Packet]":
         """Yield frames and packets."""
+        while self.head:
+            yield self.head.popleft()
+        yield from self._items
+
+    def _read(self) -> "Iterator[Frame | Packet]":
         trim = Trim(_exact(self.start), None if self.end is None else _exact(self.end))
         # Where --frames ends is known when the frame after the last is: until then packets wait.
         held: deque[Packet] = deque()
@@ -164,7 +190,8 @@ class VideoReader:
 
     def _demux(self) -> Iterator[Packet]:
         # A stream without times cannot be sought: it is decoded from its beginning.
-        if self.start > 0 and self.stream.start_time is not None:
+        seekable = not is_pipe(self.info.path) and self.stream.start_time is not None
+        if self.start > 0 and seekable:
             with reading(self.info.path):
                 self.container.seek(round(self.start * av.time_base))
         try:
@@ -208,6 +235,9 @@ class VideoReader:
             )
         if self.first_pts is None:
             self.first_pts = pts
+            if is_pipe(self.info.path):
+                rotation, matrix = orientation_of(frame)
+                self.info = replace(self.info, rotation=rotation, matrix=matrix)
         self.frames_read += 1
         layout = self.info.layout
         planes = to_planes(frame, layout) if self.frames_read > self.skip else ()
@@ -253,6 +283,8 @@ def _reaches(packet: Packet, end: Fraction | None, more: int = 0) -> bool:
     return ticks * Fraction(packet.time_base) >= end + more
 
 
+# Frames of a pipe that are decoded at once, and what may lie among them at the most.
+_HEAD, _HEAD_ITEMS = 8, 4096
 _INTERLEAVING = 10  # seconds by which the sound of a frame may lie behind it in the file
 
 

@@ -14,6 +14,7 @@ from av.container import OutputContainer
 from av.stream import AttachmentStream, Disposition, Stream
 from av.subtitles.stream import SubtitleStream
 
+from nlden.media.pipes import STDIN
 from nlden.media.trim import Packet
 
 # Formats of FFmpeg and the extension to suggest, the most widely capable first.
@@ -136,6 +137,10 @@ class StreamCopier:
         form = self._container.format.name
         if not holds(form, source):
             self._convert_or_leave(source, form)
+        elif is_picture(source) and source.container.name == STDIN:
+            self.warnings.append(
+                f"{label(source)} is left out: it takes a second look at the input, not a pipe"
+            )
         elif isinstance(source, AttachmentStream):
             mime = source.mimetype or "application/octet-stream"
             self._container.add_attachment(source.name or "attachment", mime, source.data)

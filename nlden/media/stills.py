@@ -4,7 +4,9 @@ Pillow reads and writes 8 bits; FFmpeg, through PyAV, the 16 bits of PNG and TIF
 that Pillow would cut down to 8.
 """
 
-from contextlib import suppress
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -57,10 +59,11 @@ def read_still(path: Path) -> Still:
         raise MediaError(f"{path}: the file is empty (0 bytes); copy it again from its source")
     if deep := path.suffix.lower() in _DEEP and _bits(path) > 8:
         pixels, metadata = _read_deep(path), {}
-        with suppress(OSError), Image.open(path) as image:  # Pillow knows not every deep file
+        # Pillow knows not every deep file.
+        with suppress(MediaError), _decoding(path), Image.open(path) as image:
             metadata = _metadata(image)
     else:
-        with reading(path), Image.open(path) as image:
+        with _decoding(path), Image.open(path) as image:
             metadata = _metadata(image)
             colored = image.mode not in ("1", "L", "LA")
             transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
@@ -72,12 +75,25 @@ def read_still(path: Path) -> Still:
     return Still(planes[:count].contiguous(), 16 if deep else 8, alpha, metadata)
 
 
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Turn the errors of Pillow into one line; on damaged files it raises many kinds."""
+    try:
+        with reading(path):
+            yield
+    except (Image.DecompressionBombError, SyntaxError, LookupError, struct.error) as error:
+        raise MediaError(f"{path}: not a readable picture ({error})") from error
+
+
 def _metadata(image: Image.Image) -> dict[str, Any]:
     return {k: v for k, v in image.info.items() if k in ("exif", "icc_profile", "dpi")}
 
 
 def _bits(path: Path) -> int:
-    container, stream = open_video(path)
+    try:
+        container, stream = open_video(path)
+    except MediaError:  # FFmpeg knows not every picture that Pillow does
+        return 8
     with container:
         pixel_format = stream.codec_context.format
         return 8 if pixel_format is None else max(c.bits for c in pixel_format.components)

@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nlden.media.pipes import STDOUT, is_pipe
 from nlden.media.probe import MediaError
 from nlden.media.sequences import is_sequence
 
@@ -18,7 +19,8 @@ class TargetError(MediaError):
 class Target:
     """A temporary file beside its target that takes the target's name or vanishes.
 
-    For a pattern of numbered pictures it is a pattern in a temporary folder.
+    For a pattern of numbered pictures it is a pattern in a temporary folder. Standard output
+    (``-``) has no name to take and nothing to remove.
 
     Args:
         path: the target.
@@ -30,6 +32,9 @@ class Target:
     temporary: Path = field(init=False)
 
     def __post_init__(self) -> None:
+        if is_pipe(self.path):
+            self.temporary = Path(STDOUT)
+            return
         try:
             if is_sequence(self.path):
                 self.path.parent.mkdir(exist_ok=True)
@@ -52,6 +57,8 @@ class Target:
 
     def keep(self) -> None:
         """Give the file its name."""
+        if is_pipe(self.path):
+            return
         if is_sequence(self.path):
             for picture in sorted(self.temporary.parent.iterdir()):
                 picture.replace(self.path.parent / picture.name)
@@ -63,6 +70,8 @@ class Target:
 
     def discard(self) -> None:
         """Remove the file."""
+        if is_pipe(self.path):
+            return
         if is_sequence(self.path):
             shutil.rmtree(self.temporary.parent, ignore_errors=True)
             return

@@ -17,6 +17,7 @@ from av.stream import Stream
 
 from nlden.media.encoder import VideoEncoder
 from nlden.media.encoding import Encoding, supported_codecs
+from nlden.media.pipes import is_pipe, suffix_of
 from nlden.media.probe import MediaError, VideoInfo
 from nlden.media.reader import Frame
 from nlden.media.remux import StreamCopier, kept_tags, passing
@@ -40,7 +41,7 @@ class VideoWriter:
 
     Args:
         path: target; its extension chooses the container. A pattern of numbered pictures
-            (``frames/%06d.png``) writes a picture for each frame.
+            (``frames/%06d.png``) writes a picture for each frame; ``-`` is standard output.
         info: the source's video stream, whose timing, shape and colour tags the target keeps.
         streams: the source's other streams.
         encoding: how to encode.
@@ -65,10 +66,11 @@ class VideoWriter:
         encoding = encoding or Encoding()
         self._target = Target(path, folder)
         try:
-            self._container = self._open()
+            self._suffix = suffix_of(encoding.container) if is_pipe(path) else path.suffix.lower()
+            self._container = self._open(encoding)
             form = self._container.format.name
             supported = supported_codecs(self._container)
-            self._choice = encoding.choose(info, path.suffix.lower(), supported)
+            self._choice = encoding.choose(info, self._suffix, supported)
             self.codec, self.pix_fmt, _ = self._choice
             self._constant = form in _CONSTANT_RATE
             # Such formats begin at zero, whatever the time of the first frame.
@@ -92,10 +94,11 @@ class VideoWriter:
             raise
         self.warnings = [*encoding.remarks(info, self.codec), *self._copier.warnings]
 
-    def _open(self) -> OutputContainer:
+    def _open(self, encoding: Encoding) -> OutputContainer:
         try:
-            options = {"strict": "-1"} if self.path.suffix.lower() == ".y4m" else {}
+            options = {"strict": "-1"} if self._suffix == ".y4m" else {}
             form = "image2" if is_sequence(self.path) else None
+            form = encoding.container if is_pipe(self.path) else form
             return av.open(str(self._target.temporary), "w", format=form, options=options)
         except ValueError as error:
             raise MediaError(
@@ -171,6 +174,8 @@ class VideoWriter:
         elif number <= last:
             number = last + 1
         self._uneven |= abs(number + self._phase - exact) > Fraction(1, 20)
+        # AVI shows a frame until the next; the others have no place for a frame that is not there.
+        self._uneven |= self._suffix != ".avi" and last is not None and number != last + 1
         self._last_pts = number
         return number
 
@@ -198,13 +203,18 @@ class VideoWriter:
         except (av.FFmpegError, OSError) as error:
             self.discard()
             raise TargetError(f"{self.path}: writing failed ({reason(error)})") from error
+        except BaseException:
+            self.discard()
+            raise
 
     def _warn(self) -> None:
         if self._uneven:
             self.warnings.append(
-                f"{self.path}: {self.path.suffix} holds a constant frame rate only; "
+                f"{self.path}: {self._suffix} holds a constant frame rate only; "
                 "the frames lie as near to their times as it allows; .mkv or .mp4 keep them"
             )
+        if is_pipe(self.path):
+            return
         self.warnings += differences(
             self._target.temporary, str(self.path), self.info, self._index, self._copies
         )
