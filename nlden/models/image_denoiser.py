@@ -126,17 +126,26 @@ class ImageDenoiser(nn.Module):
 
     def subtract(self, features: Tensor, packed: Tensor, level: Tensor) -> Tensor:
         """Return the packed picture less the noise that the body's features tell, in float32."""
-        name = packed_format(packed)
         height, width = packed.shape[2:]
-        noise = self.tails[name](features)[:, :, :height, :width].float()
-        if self.limit is not None:
-            luma, chroma = level.split(1, dim=1)
-            if name == "rgb":
-                bound = torch.maximum(luma, chroma)
-            else:
-                bound = torch.cat([luma.expand(-1, 4, -1, -1), chroma.expand(-1, 2, -1, -1)], dim=1)
-            noise = noise.clamp(-self.limit * bound, self.limit * bound)
-        return packed - noise
+        tail = self.tails[packed_format(packed)]
+        noise = tail(features)[:, :, :height, :width].float()
+        return packed - (noise if self.limit is None else clamp_to_noise(noise, level, self.limit))
+
+
+def clamp_to_noise(x: Tensor, level: Tensor, limit: float) -> Tensor:
+    """Clamp packed values to ``limit`` times the level of their noise.
+
+    Args:
+        x: ``(B, 12 or 6, h, w)``.
+        level: ``(B, 2, h, w)``, luma and chroma; for RGB the larger of the two counts.
+        limit: in levels.
+    """
+    luma, chroma = level.split(1, dim=1)
+    if packed_format(x) == "rgb":
+        bound = torch.maximum(luma, chroma)
+    else:
+        bound = torch.cat([luma.expand(-1, 4, -1, -1), chroma.expand(-1, 2, -1, -1)], dim=1)
+    return x.clamp(-limit * bound, limit * bound)
 
 
 def packed_format(packed: Tensor) -> str:

@@ -17,12 +17,14 @@ from nlden.attention.cross_non_local import cross_non_local_means, match_blocks
 from nlden.models.image_denoiser import (
     PACKED,
     ImageDenoiser,
+    clamp_to_noise,
     image_denoiser_base,
     image_denoiser_fast,
     noise_map,
     packed_format,
 )
 
+_LIMIT = 4.0  # levels of noise that frames which show the same differ by at the most
 _COARSE = 4  # pixels that the first search averages along each axis
 
 
@@ -160,13 +162,16 @@ class VideoDenoiser(nn.Module):
             The clean frame, packed, in float32.
         """
         others = [past, *following, *(None,) * (self.ahead - len(following))]
-        # What is added of others is their difference, as small as the noise: none if there is none.
-        here = torch.cat([shot.noisy, shot.clean], dim=1)
+        # What is added of others is their difference, as small as the noise: none if there is none,
+        # and where it is larger they do not show the same.
         laid = [shot.clean - shot.noisy]
-        laid += [
-            torch.zeros_like(here) if other is None else self._lay_over(shot, level, other) - here
-            for other in others
-        ]
+        for other in others:
+            if other is None:
+                laid += [torch.zeros_like(shot.noisy)] * 2
+                continue
+            theirs = self._lay_over(shot, level, other).chunk(2, dim=1)
+            for a, b in zip(theirs, (shot.noisy, shot.clean), strict=True):
+                laid.append(clamp_to_noise(a - b, level, _LIMIT))
         stem = self.fusion.enter(shot.noisy, level)
         more = torch.cat(laid, dim=1).to(stem.dtype, memory_format=torch.channels_last)
         height, width = stem.shape[2:]
