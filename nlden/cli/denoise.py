@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nlden.cli.errors import UsageError, check_precision
+from nlden.cli.errors import UsageError, check_choice, check_precision
 
 if TYPE_CHECKING:
     from nlden.inference.planes import PlaneDenoiser
@@ -37,6 +37,19 @@ def _tile(value: str) -> int | None:
     if not value.isdecimal() or int(value) < 64:
         raise UsageError(f"--tile {value}: give auto or a number of pixels from 64")
     return int(value)
+
+
+def _strength(value: float, option: str) -> float:
+    if not 0 <= value <= 1:
+        raise UsageError(f"{option} {value:g}: give a number from 0 to 1")
+    return value
+
+
+def _options(pairs: list[str]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair.strip("="):
+            raise UsageError(f"-e {pair}: give key=value")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _second(value: str | None, option: str) -> float | None:
@@ -77,6 +90,12 @@ def command(
     strength: Annotated[
         float, typer.Option(help="0 keeps the picture, 1 denoises fully; a blend between.")
     ] = 1.0,
+    luma_strength: Annotated[
+        float | None, typer.Option(help="Strength for luma; default: --strength.")
+    ] = None,
+    chroma_strength: Annotated[
+        float | None, typer.Option(help="Strength for chroma; default: --strength.")
+    ] = None,
     model: Annotated[
         str,
         typer.Option(
@@ -102,6 +121,20 @@ def command(
         str | None, typer.Option(help="Pixel format of the output; default: the source's.")
     ] = None,
     lossless: Annotated[bool, typer.Option("--lossless", help="Encode without loss.")] = False,
+    encoder_option: Annotated[
+        list[str] | None,
+        typer.Option("-e", metavar="KEY=VALUE", help="Another option of the encoder; repeatable."),
+    ] = None,
+    deinterlace: Annotated[
+        str,
+        typer.Option(
+            help="Of interlaced video make whole frames: auto (of frames flagged as interlaced) "
+            "or all; none takes it as progressive; refuse stops."
+        ),
+    ] = "refuse",
+    hwaccel: Annotated[
+        str, typer.Option(help="Where to decode: none (the CPU), auto, or cuda, videotoolbox...")
+    ] = "none",
     start: Annotated[str | None, typer.Option(help="Begin here: seconds or H:M:S.")] = None,
     end: Annotated[str | None, typer.Option(help="Stop before: seconds or H:M:S.")] = None,
     frames: Annotated[
@@ -122,8 +155,12 @@ def command(
         _level(sigma_luma, "--sigma-luma"),
         _level(sigma_chroma, "--sigma-chroma"),
     )
-    if not 0 <= strength <= 1:
-        raise UsageError(f"--strength {strength:g}: give a number from 0 to 1")
+    strength = _strength(strength, "--strength")
+    if luma_strength is not None:
+        _strength(luma_strength, "--luma-strength")
+    if chroma_strength is not None:
+        _strength(chroma_strength, "--chroma-strength")
+    options = _options(encoder_option or [])
     extent = _tile(tile)
     first, last = _second(start, "--start") or 0.0, _second(end, "--end")
     if last is not None and last <= first:
@@ -133,22 +170,30 @@ def command(
     check_precision(precision)
 
     import torch
+    from av.codec.hwaccel import hwdevices_available
 
     from nlden.inference.engines import DeviceError, choose_device, keep_freed_memory
     from nlden.jobs.batch import PlanError, plan
     from nlden.jobs.denoise import Noise, Request, choose_model, open_denoiser
+    from nlden.media.interlacing import MODES
     from nlden.media.writer import Encoding
     from nlden.models.pretrained import WeightsError
 
+    check_choice("--deinterlace", deinterlace, MODES)
+    check_choice("--hwaccel", hwaccel, ("none", "auto", *hwdevices_available()))
     keep_freed_memory()
     torch.manual_seed(seed)
     request = Request(
         Noise(*noise),
         strength,
-        Encoding(codec, crf, encoder_preset, pix_fmt, lossless),
+        Encoding(codec, crf, encoder_preset, pix_fmt, lossless, options),
         first,
         last,
         frames,
+        luma_strength,
+        chroma_strength,
+        deinterlace,
+        hwaccel,
     )
     try:
         items = plan(inputs, output, overwrite=overwrite)

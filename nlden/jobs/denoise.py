@@ -87,6 +87,10 @@ class Request:
         start: first second of a video.
         end: second before which to stop; None is the end.
         frames: how many frames of a video to write at the most; None is all.
+        luma_strength: goes before ``strength`` for luma.
+        chroma_strength: goes before ``strength`` for chroma.
+        deinterlace: what to do with interlaced video, see :mod:`nlden.media.interlacing`.
+        hwaccel: where to decode, see :class:`nlden.media.reader.VideoReader`.
     """
 
     noise: Noise = field(default_factory=Noise)
@@ -95,6 +99,19 @@ class Request:
     start: float = 0.0
     end: float | None = None
     frames: int | None = None
+    luma_strength: float | None = None
+    chroma_strength: float | None = None
+    deinterlace: str = "refuse"
+    hwaccel: str = "none"
+
+    @property
+    def strengths(self) -> tuple[float, float]:
+        """Strength of luma and of chroma."""
+        luma, chroma = self.luma_strength, self.chroma_strength
+        return (
+            self.strength if luma is None else luma,
+            self.strength if chroma is None else chroma,
+        )
 
 
 @dataclass(frozen=True)
@@ -151,7 +168,7 @@ def _denoise_still(source: Path, target: Path, denoiser: PlaneDenoiser, request:
     levels = request.noise.levels(
         layout, _RGB, lambda: estimate_levels([(still.pixels.float() / layout.white,)])
     )
-    planes = denoiser((still.pixels,), layout, _RGB, levels, request.strength)
+    planes = denoiser((still.pixels,), layout, _RGB, levels, request.strengths)
     write_still(target, Still(planes[0].cpu(), still.bits, still.alpha, still.metadata))
     return levels
 
@@ -164,7 +181,8 @@ def _denoise_video(
     progress: Callable[[int, int], None],
     started: float,
 ) -> Result:
-    with VideoReader(source, request.start, request.end, request.frames) as reader:
+    part = (request.start, request.end, request.frames)
+    with VideoReader(source, *part, request.deinterlace, request.hwaccel) as reader:
         info = reader.info
 
         def estimate() -> Levels:
@@ -186,7 +204,7 @@ def _denoise_video(
             for item in read_ahead(reader):
                 if isinstance(item, Frame):
                     planes = denoiser(
-                        item.planes, info.layout, info.color, levels, request.strength
+                        item.planes, info.layout, info.color, levels, request.strengths
                     )
                     item = replace(item, planes=planes)
                     done += 1

@@ -8,7 +8,6 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 from av.stream import Discard
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 from torch import Tensor
@@ -26,7 +25,15 @@ from nlden.media.facts import (
     stream_facts,
 )
 from nlden.media.frame_rate import measure_timing
-from nlden.media.probe import Layout, MediaError, VideoInfo, describe, open_video, reading
+from nlden.media.probe import (
+    Layout,
+    MediaError,
+    VideoInfo,
+    describe,
+    first_frame,
+    open_video,
+    reading,
+)
 from nlden.media.reader import Frame, VideoReader
 from nlden.media.remux import StreamCopier
 from nlden.media.sequences import is_sequence, numbers
@@ -131,7 +138,7 @@ def _video(path: Path, progress: Callable[[int, int], None] | None) -> FileFacts
         info = describe(path, container, main)
         timing, warnings = measure_timing(path, container, main)
         fates = _fates(path, info, container)
-        first = _first_frame(path)
+        first = first_frame(path)
         streams = []
         for stream in container.streams:
             own, picture = stream.index == main.index, None
@@ -196,15 +203,6 @@ def _size(path: Path) -> int:
     return sum((path.parent / (path.name % number)).stat().st_size for number in numbers(path))
 
 
-def _first_frame(path: Path) -> VideoFrame | None:
-    container, stream = open_video(path)
-    with container:
-        try:
-            return next(container.decode(stream), None)
-        except av.FFmpegError:
-            return None
-
-
 def _fates(path: Path, info: VideoInfo, container: InputContainer) -> dict[int, str]:
     """Tell for each stream what a denoise run into a file of the same extension makes of it."""
     suffix = path.suffix.lower()
@@ -224,7 +222,7 @@ def _fates(path: Path, info: VideoInfo, container: InputContainer) -> dict[int, 
                 copier.add(stream)
                 fates[stream.index] = "; ".join(copier.warnings) or "copied"
     try:
-        codec, pix_fmt, _ = Encoding().choose(info, suffix, supported)
+        choice = Encoding().choose(info, suffix, supported)
     except MediaError as error:
         return fates | {info.index: str(error)}
-    return fates | {info.index: f"encoded: {codec}, {pix_fmt}"}
+    return fates | {info.index: f"encoded: {choice.codec}, {choice.pix_fmt}"}

@@ -9,17 +9,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from nlden.media.color import YCbCr
+from nlden.media.hdr import Hdr
 from nlden.media.sequences import is_sequence, numbers
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
 
-_DEPTHS = (8, 10, 12, 16)
+DEPTHS = (8, 9, 10, 12, 14, 16)
+"""Bits of a component that planes may have."""
+
+SUBSAMPLING = {
+    **{"yuv420": (2, 2), "yuv422": (2, 1), "yuv444": (1, 1)},
+    **{"yuv440": (1, 2), "yuv411": (4, 1), "yuv410": (4, 4)},
+}
+"""Pixels, across and down, that share a chroma sample."""
+
 _MATRIX_TAGS = {1: "bt709", 5: "bt601", 6: "bt601", 9: "bt2020", 10: "bt2020"}
 _FULL_RANGE = 2
 
@@ -33,33 +44,51 @@ class Layout:
     """How the pixels of a picture lie in memory.
 
     Args:
-        kind: ``yuv420``, ``yuv422``, ``yuv444``, ``gray`` or ``rgb``.
-        bits: 8, 10, 12 or 16.
+        kind: ``yuv420``, ``yuv422``, ``yuv444``, ``yuv440``, ``yuv411``, ``yuv410``, ``gray`` or
+            ``rgb``.
+        bits: 8, 9, 10, 12, 14 or 16.
+        alpha: whether there is a plane of opacity.
     """
 
     kind: str
     bits: int
+    alpha: bool = False
 
     @classmethod
     def of(cls, pixel_format: VideoFormat) -> "Layout":
-        """Return the layout that holds a pixel format of FFmpeg without loss (but for alpha)."""
+        """Return the layout that holds a pixel format of FFmpeg without loss."""
         components = [c for c in pixel_format.components if not c.is_alpha]
+        alpha = pixel_format.has_palette or len(components) < len(pixel_format.components)
         widest = 8 if pixel_format.has_palette else max(c.bits for c in components)
-        bits = next((d for d in _DEPTHS if d >= widest), 16)
-        if pixel_format.is_rgb or pixel_format.has_palette or pixel_format.is_bayer:
-            return cls("rgb", bits)
-        if len(components) < 3:
-            return cls("gray", bits)
         # Extents of the chroma planes of a picture of 16 x 16 pixels tell the subsampling.
-        width, height = pixel_format.chroma_width(16), pixel_format.chroma_height(16)
-        kinds = {(8, 8): "yuv420", (8, 16): "yuv422"}
-        return cls(kinds.get((width, height), "yuv444"), bits)
+        ratio = (16 // pixel_format.chroma_width(16), 16 // pixel_format.chroma_height(16))
+        if pixel_format.is_rgb or pixel_format.has_palette or pixel_format.is_bayer:
+            kind = "rgb"
+        elif len(components) < 3:
+            kind = "gray"
+        else:
+            kind = next((k for k, shared in SUBSAMPLING.items() if shared == ratio), "yuv444")
+        layouts = [cls(kind, bits, alpha) for bits in DEPTHS if bits >= widest]
+        return next((layout for layout in layouts if layout.exists), cls(kind, 16, alpha))
 
     @property
     def pix_fmt(self) -> str:
         """Return FFmpeg's name of the planar format."""
-        name = {"gray": "gray", "rgb": "gbrp"}.get(self.kind, f"{self.kind}p")
-        return name if self.bits == 8 else f"{name}{self.bits}le"
+        kind = self.kind.replace("yuv", "yuva") if self.alpha else self.kind
+        names = {"gray": "ya" if self.alpha else "gray", "rgb": "gbrap" if self.alpha else "gbrp"}
+        name = names.get(kind, f"{kind}p")
+        if self.bits == 8:
+            return "ya8" if name == "ya" else name
+        return f"{name}{self.bits}le"
+
+    @property
+    def exists(self) -> bool:
+        """Whether FFmpeg knows such a format."""
+        try:
+            VideoFormat(self.pix_fmt)
+        except ValueError:
+            return False
+        return True
 
     @property
     def white(self) -> int:
@@ -74,7 +103,8 @@ class Layout:
     @property
     def averaged(self) -> int:
         """Return how many pixels share one chroma sample."""
-        return {"yuv420": 4, "yuv422": 2}.get(self.kind, 1)
+        across, down = SUBSAMPLING.get(self.kind, (1, 1))
+        return across * down
 
 
 @dataclass(frozen=True)
@@ -117,6 +147,7 @@ class VideoInfo:
         file_metadata: the tags of the file.
         chapters: the chapters of the file.
         start: earliest time of any stream, in seconds.
+        hdr: HDR metadata that its first frame carries.
     """
 
     path: Path
@@ -138,6 +169,7 @@ class VideoInfo:
     file_metadata: Mapping[str, str] = field(default_factory=dict)
     chapters: "tuple[Chapter, ...]" = ()
     start: Fraction = Fraction(0)
+    hdr: Hdr = field(default_factory=Hdr)
 
     @property
     def color(self) -> YCbCr:
@@ -159,8 +191,12 @@ def reading(path: Path) -> Iterator[None]:
         raise MediaError(f"{path}: not a readable media file ({reason})") from error
 
 
-def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
+def open_video(path: Path, hwaccel: HWAccel | None = None) -> tuple[InputContainer, VideoStream]:
     """Open a file and choose its video stream.
+
+    Args:
+        path: the file, or a pattern of numbered pictures.
+        hwaccel: where to decode, if not on the CPU.
 
     Raises:
         MediaError: if it cannot be read or holds no video.
@@ -174,7 +210,7 @@ def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
             raise MediaError(f"{path}: no pictures of this pattern")
         options["start_number"] = str(found[0])
     with reading(path):
-        container = av.open(str(path), options=options, metadata_errors="replace")
+        container = av.open(str(path), options=options, metadata_errors="replace", hwaccel=hwaccel)
     videos = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
     if not videos or videos[0].codec_context is None or not videos[0].codec_context.width:
         container.close()
@@ -232,14 +268,18 @@ def probe(path: Path) -> VideoInfo:
         return describe(path, container, stream)
 
 
-def orientation(path: Path) -> tuple[int, tuple[int, ...] | None]:
-    """Return rotation and display matrix of the first frame (a stream does not tell them)."""
+def first_frame(path: Path) -> VideoFrame | None:
+    """Decode the first frame, which tells what a stream does not; None if it cannot be."""
     container, stream = open_video(path)
     with container:
         try:
-            frame = next(container.decode(stream))
-        except (av.FFmpegError, StopIteration):
-            return 0, None
-        side_data: Any = frame.side_data  # PyAV's annotation describes something else
-        found = [bytes(d) for d in side_data if d.type.name == "DISPLAYMATRIX"]
-        return frame.rotation, struct.unpack("=9i", found[0]) if found else None
+            return next(container.decode(stream), None)
+        except av.FFmpegError:
+            return None
+
+
+def display_matrix(frame: VideoFrame | None) -> tuple[int, ...] | None:
+    """Return the nine numbers of the display matrix of a frame, if it carries one."""
+    side_data: Any = frame.side_data if frame is not None else ()  # PyAV annotates otherwise
+    found = [bytes(d) for d in side_data if d.type.name == "DISPLAYMATRIX"]
+    return struct.unpack("=9i", found[0]) if found else None

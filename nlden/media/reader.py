@@ -16,13 +16,17 @@ from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from torch import Tensor
 
+from nlden.media.hardware import device_for
+from nlden.media.hdr import Hdr
+from nlden.media.interlacing import Deinterlacer, refusal
 from nlden.media.probe import (
     Layout,
     MediaError,
     VideoInfo,
     describe,
+    display_matrix,
+    first_frame,
     open_video,
-    orientation,
     reading,
 )
 from nlden.media.trim import Packet, Trim, packet_seconds, trim_chapters
@@ -38,12 +42,14 @@ class Frame:
         layout: what the planes are.
         pts: presentation time in units of the stream's time base.
         duration: how long it is shown, in the same units; 0 if the file does not say.
+        alpha: codes of the opacity, ``(1, H, W)``, if the layout has it.
     """
 
     planes: tuple[Tensor, ...]
     layout: Layout
     pts: int
     duration: int = 0
+    alpha: Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -64,19 +70,35 @@ class VideoReader:
         start: first second to read.
         end: second before which to stop; None is the end of the file.
         frames: how many frames to read at the most. The other streams end with the last of them.
+        deinterlace: what to do with interlaced frames, see :data:`nlden.media.interlacing.MODES`.
+        hwaccel: ``none``, or where to decode, see :func:`nlden.media.hardware.device_for`;
+            without such a device the CPU decodes and ``warnings`` says so.
 
     Raises:
-        MediaError: if the file cannot be opened or no frame can be decoded.
+        MediaError: if the file cannot be opened, no frame can be decoded, or one is interlaced
+            and that is to be refused.
     """
 
     def __init__(
-        self, path: Path, start: float = 0.0, end: float | None = None, frames: int | None = None
+        self,
+        path: Path,
+        start: float = 0.0,
+        end: float | None = None,
+        frames: int | None = None,
+        deinterlace: str = "none",
+        hwaccel: str = "none",
     ) -> None:
         self.container, self.stream = open_video(path)
-        self.stream.thread_type = "AUTO"
         self.start, self.end, self.frames = start, end, frames
-        rotation, matrix = orientation(path)
+        self.warnings: list[str] = []
         info = describe(path, self.container, self.stream)
+        first = first_frame(path)
+        if hwaccel != "none":
+            self._accelerate(path, hwaccel)
+        self.stream.thread_type = "AUTO"
+        self._deinterlace, self._deinterlacer = deinterlace, None
+        if deinterlace in ("auto", "all"):
+            self._deinterlacer = Deinterlacer(self.stream, every=deinterlace == "all")
         step = 1 / ((info.rate or 25) * info.time_base)
         self._step = max(1, round(step))
         if start > 0 or end is not None or frames is not None:
@@ -84,14 +106,26 @@ class VideoReader:
             stops = [Fraction(t) for t in (end, last) if t is not None]
             chapters = trim_chapters(info.chapters, Fraction(start), min(stops, default=None))
             info = replace(info, chapters=chapters)
-        self.info: VideoInfo = replace(info, rotation=rotation, matrix=matrix)
+        if first is not None:
+            info = replace(info, rotation=first.rotation, hdr=Hdr.of(first))
+        self.info: VideoInfo = replace(info, matrix=display_matrix(first))
         self.streams = [s for s in self.container.streams if self._passes(s)]
-        self.warnings: list[str] = []
         self.frames_read = 0
         self.first_pts: int | None = None
         self._damaged = self._untimed = self._repeated = 0
         self._last_pts: int | None = None
         self._broken = ""
+
+    def _accelerate(self, path: Path, hwaccel: str) -> None:
+        """Open the file anew to decode on hardware, or say that this cannot be."""
+        device = device_for(path, hwaccel)
+        if device is None:
+            self.warnings.append(
+                f"{path}: --hwaccel {hwaccel}: no such device decodes this here; the CPU does"
+            )
+            return
+        self.container.close()
+        self.container, self.stream = open_video(path, device)
 
     def _passes(self, stream: Stream) -> bool:
         """Tell whether a stream is to be copied: not the video, nor what is written anew."""
@@ -178,7 +212,17 @@ class VideoReader:
             return
         for frame in frames:
             assert isinstance(frame, VideoFrame)
-            yield frame
+            if frame.interlaced_frame and self._deinterlace == "refuse":
+                raise refusal(self.info.path)
+            if self._deinterlacer is None or not self._fits(frame):
+                yield frame
+            else:
+                yield from self._deinterlacer.push(frame)
+        if self._deinterlacer is not None and packet.size == 0 and packet.dts is None:
+            yield from self._deinterlacer.flush()
+
+    def _fits(self, frame: VideoFrame) -> bool:
+        return (frame.width, frame.height) == (self.info.width, self.info.height)
 
     def seconds(self, frame: VideoFrame) -> float:
         """Return the presentation time of a decoded frame; 0 if it has none."""
@@ -198,7 +242,7 @@ class VideoReader:
         return pts
 
     def _convert(self, frame: VideoFrame, pts: int) -> Frame:
-        if (frame.width, frame.height) != (self.info.width, self.info.height):
+        if not self._fits(frame):
             raise MediaError(
                 f"{self.info.path}: the picture changes its size at frame {self.frames_read} "
                 f"({self.info.width}x{self.info.height} to {frame.width}x{frame.height}); "
@@ -207,8 +251,9 @@ class VideoReader:
         if self.first_pts is None:
             self.first_pts = pts
         self.frames_read += 1
-        layout = self.info.layout
-        return Frame(to_planes(frame, layout), layout, pts, frame.duration or 0)
+        layout, duration = self.info.layout, frame.duration or 0
+        frame = planar(frame, layout)
+        return Frame(to_planes(frame, layout), layout, pts, duration, to_alpha(frame, layout))
 
     def _judge(self) -> None:
         info = self.info
@@ -259,34 +304,59 @@ def plane_codes(plane: VideoPlane, bits: int, width: int) -> np.ndarray[Any, np.
     return np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1)[:, :width]
 
 
+def planar(frame: VideoFrame, layout: Layout) -> VideoFrame:
+    """Return a frame in the planar format of a layout; the same frame if it is that already."""
+    if frame.format.name.replace("yuvj", "yuv") == layout.pix_fmt:
+        return frame
+    return frame.reformat(format=layout.pix_fmt)
+
+
+def _components(frame: VideoFrame, layout: Layout) -> list[np.ndarray[Any, np.dtype[Any]]]:
+    """Return views of the codes of each component of a planar frame."""
+    if layout.kind == "gray" and layout.alpha:  # FFmpeg has these two interleaved only
+        codes = plane_codes(frame.planes[0], layout.bits, 2 * frame.width)
+        return [codes[:, ::2], codes[:, 1::2]]
+    return [plane_codes(plane, layout.bits, plane.width) for plane in frame.planes]
+
+
 def to_planes(frame: VideoFrame, layout: Layout) -> tuple[Tensor, ...]:
-    """Copy the planes of an FFmpeg frame into tensors (see :class:`Frame`)."""
-    name = frame.format.name.replace("yuvj", "yuv")
-    if name != layout.pix_fmt:
-        frame = frame.reformat(format=layout.pix_fmt)
-    planes = []
-    for plane in frame.planes:
-        codes = plane_codes(plane, layout.bits, plane.width)
-        # int32 rather than uint16: few of torch's operations know the latter.
-        copy = codes.copy() if layout.bits == 8 else codes.astype(np.int32)
-        planes.append(torch.from_numpy(copy))
+    """Copy the planes of an FFmpeg frame into tensors (see :class:`Frame`), but for alpha."""
+    planes = [_copy(codes) for codes in _components(planar(frame, layout), layout)]
     if layout.kind == "rgb":
-        green, blue, red = planes
+        green, blue, red = planes[:3]
         return (torch.stack([red, green, blue]),)
     if layout.kind == "gray":
         return (planes[0][None],)
-    return planes[0][None], torch.stack(planes[1:])
+    return planes[0][None], torch.stack(planes[1:3])
 
 
-def from_planes(planes: tuple[Tensor, ...], layout: Layout) -> VideoFrame:
-    """Build an FFmpeg frame from planes: the inverse of :func:`to_planes`."""
+def to_alpha(frame: VideoFrame, layout: Layout) -> Tensor | None:
+    """Copy the opacity of an FFmpeg frame, ``(1, H, W)``; None if the layout has none."""
+    return _copy(_components(planar(frame, layout), layout)[-1])[None] if layout.alpha else None
+
+
+def _copy(codes: np.ndarray[Any, np.dtype[Any]]) -> Tensor:
+    # int32 rather than uint16: few of torch's operations know the latter.
+    return torch.from_numpy(codes.copy() if codes.dtype == np.uint8 else codes.astype(np.int32))
+
+
+def from_planes(
+    planes: tuple[Tensor, ...], layout: Layout, alpha: Tensor | None = None
+) -> VideoFrame:
+    """Build an FFmpeg frame from planes and opacity: the inverse of :func:`to_planes`.
+
+    A layout with alpha is opaque where none is given.
+    """
     height, width = planes[0].shape[-2:]
+    ordered = [plane for group in planes for plane in group]
     if layout.kind == "rgb":
-        red, green, blue = planes[0]
+        red, green, blue = ordered
         ordered = [green, blue, red]
-    else:
-        ordered = [p for group in planes for p in group]
+    if layout.alpha:
+        ordered.append(planes[0].new_full((height, width), layout.largest))
+        if alpha is not None:
+            ordered[-1] = alpha[0]
     frame = VideoFrame(width, height, layout.pix_fmt)
-    for plane, codes in zip(frame.planes, ordered, strict=True):
-        plane_codes(plane, layout.bits, plane.width)[:] = codes.cpu().numpy()
+    for codes, plane in zip(_components(frame, layout), ordered, strict=True):
+        codes[:] = plane.cpu().numpy()
     return frame

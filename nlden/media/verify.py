@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 from av.stream import Disposition, Stream
 
-from nlden.media.probe import MediaError, VideoInfo, orientation
+from nlden.media.probe import VideoInfo, display_matrix, first_frame
 from nlden.media.remux import label, passing
 
 # Given by FFmpeg to every file of a kind, or the same for all streams.
@@ -47,13 +47,8 @@ def differences(
         ]
         for kind, metadata, disposition, stream in pairs:
             losses += _of_stream(kind, metadata, disposition, stream)
-    if info.matrix is not None:
-        try:
-            _, matrix = orientation(path)
-        except MediaError:
-            matrix = None
-        if matrix != info.matrix:
-            losses.append(f"the rotation by {info.rotation} degrees")
+    if info.matrix is not None and display_matrix(first_frame(path)) != info.matrix:
+        losses.append(f"the rotation by {info.rotation} degrees")
     if not losses:
         return []
     advice = "" if path.suffix.lower() == ".mkv" else " (.mkv keeps the most)"

@@ -66,7 +66,7 @@ class VideoWriter:
             form = self._container.format.name
             supported = supported_codecs(self._container)
             choice = encoding.choose(info, path.suffix.lower(), supported)
-            self.codec, self.pix_fmt, _ = choice
+            self.codec, self.pix_fmt = choice.codec, choice.pix_fmt
             self._constant = form in _CONSTANT_RATE
             # Such formats begin at zero, whatever the time of the first frame.
             self._shift = shift if shift or not self._constant else info.start
@@ -87,7 +87,7 @@ class VideoWriter:
         except MediaError:
             self._target.discard()
             raise
-        self.warnings = [*encoding.remarks(info, self.codec), *self._copier.warnings]
+        self.warnings = [*choice.remarks, *self._copier.warnings]
 
     def _open(self) -> OutputContainer:
         try:
@@ -171,6 +171,7 @@ class VideoWriter:
             raise MediaError(f"{self.path}: writing failed ({_reason(error)})") from error
 
     def _warn(self) -> None:
+        self.warnings += self._encoder.warnings
         if self._uneven:
             self.warnings.append(
                 f"{self.path}: {self.path.suffix} holds a constant frame rate only; "
