@@ -42,7 +42,7 @@ class VideoEncoder:
     ) -> None:
         self.info, self.time_base = info, time_base
         self.codec, self.pix_fmt = choice.codec, choice.pix_fmt
-        self._alpha_lost = False
+        self._frames, self._alpha_lost = 0, False
         stream = container.add_stream(self.codec, rate=rate, options=choice.options)
         assert isinstance(stream, VideoStream)
         self.stream: VideoStream = stream
@@ -112,6 +112,7 @@ class VideoEncoder:
             pts: its time in units of ``time_base``.
             duration: how long it is shown, likewise; 0 leaves it open.
         """
+        self._frames += 1
         layout, alpha = frame.layout, frame.alpha
         if layout.alpha and not Layout.of(av.VideoFormat(self.pix_fmt)).alpha:
             layout = replace(layout, alpha=False)
@@ -141,4 +142,8 @@ class VideoEncoder:
 
     def flush(self) -> list[Packet]:
         """Return the packets that the encoder still holds; it takes no more frames."""
-        return list(self.stream.encode(None))
+        packets = list(self.stream.encode(None))
+        if self.codec == "libx265" and self._frames < 3:
+            for packet in packets:  # its decoding times of so few frames are memory at random
+                packet.dts = packet.pts
+        return packets

@@ -13,6 +13,7 @@ from nlden.media.encoder_options import check, is_lossless, lossless, merged, qu
 from nlden.media.probe import DEPTHS, Layout, MediaError, VideoInfo
 from nlden.media.sequences import ENCODERS
 
+_ALWAYS_LOSSLESS = ("ffv1", "utvideo", "huffyuv", "ffvhuff", "magicyuv", "qtrle", "png")
 # FFmpeg's encoders by the codec of the source. What is not here becomes H.264.
 _FAMILY = {
     "h264": "libx264",
@@ -21,8 +22,7 @@ _FAMILY = {
     "vp9": "libvpx-vp9",
     "vp8": "libvpx-vp9",
     "prores": "prores_ks",
-    **{name: name for name in ("ffv1", "utvideo", "huffyuv", "ffvhuff", "magicyuv", "qtrle")},
-    **{name: name for name in ("mjpeg", "png", "dnxhd", "cfhd")},
+    **{name: name for name in (*_ALWAYS_LOSSLESS, "mjpeg", "dnxhd", "cfhd")},
 }
 _BY_CONTAINER = {
     ".webm": ("libvpx-vp9", "libsvtav1"),
@@ -36,8 +36,9 @@ _UNLISTED: Mapping[str, set[str]] = {
     **{key: {"mpeg1video", "mpeg2video"} for key in ("mpeg", "svcd", "vob")},
     "mxf": {"mpeg2video", "h264", "prores", "dnxhd", "ffv1"},
 }
-# libx265 as PyAV ships it writes beyond its memory on smaller pictures; DNxHR has no smaller ones.
-_SMALLEST = {"libx265": (64, 64), "dnxhd": (256, 120)}
+# libx265 as PyAV ships it writes beyond its memory on smaller pictures, and then even a lossless
+# copy differs; DNxHR has no smaller ones.
+_SMALLEST = {"libx265": (66, 66), "dnxhd": (256, 120)}
 _DNXHR = {"yuv422p": "dnxhr_hq", "yuv422p10le": "dnxhr_hqx"}
 # Formats with the same codes in another order.
 _ALIKE: Mapping[str, Sequence[str]] = {
@@ -142,11 +143,11 @@ class Encoding:
             return [_FAMILY.get(self.codec, self.codec)]
         own = _FAMILY.get(info.codec, "libx264")
         first = [own] if is_lossless(own) or not self.lossless else []
-        if self.lossless and suffix in (".mkv", ".avi", ".nut"):
+        if layout == Layout("rgb", 8) and own == "libx264":
+            first.insert(0, "libx264rgb")
+        if self.lossless and suffix in (".mkv", ".avi", ".nut") and own not in _ALWAYS_LOSSLESS:
             first.insert(0, "ffv1")
         first = [*_BY_CONTAINER.get(suffix, ()), *first]
-        if layout == Layout("rgb", 8):
-            first.insert(0, "libx264rgb")
         # H.265 rather than H.264 stands in for a codec that is as young.
         young = own in ("libsvtav1", "libvpx-vp9")
         following = ("libx265", "libx264") if young else ("libx264", "libx265")

@@ -62,7 +62,8 @@ class Layout:
         widest = 8 if pixel_format.has_palette else max(c.bits for c in components)
         # Extents of the chroma planes of a picture of 16 x 16 pixels tell the subsampling.
         ratio = (16 // pixel_format.chroma_width(16), 16 // pixel_format.chroma_height(16))
-        if pixel_format.is_rgb or pixel_format.has_palette or pixel_format.is_bayer:
+        other = pixel_format.has_palette or pixel_format.is_bayer
+        if pixel_format.is_rgb or other or pixel_format.name.startswith("xyz"):
             kind = "rgb"
         elif len(components) < 3:
             kind = "gray"
@@ -241,7 +242,7 @@ def describe(path: Path, container: InputContainer, stream: VideoStream) -> Vide
             int(context.color_primaries),
             int(context.color_trc),
         ),
-        codec=context.codec.name,
+        codec=context.codec.canonical_name,  # not libdav1d, which decodes av1
         time_base=stream.time_base,
         rate=stream.average_rate or stream.guessed_rate,
         frames=0 if container.format.name == "avi" else stream.frames,  # AVI counts gaps, too
