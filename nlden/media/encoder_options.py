@@ -42,8 +42,9 @@ def quality(encoder: str, crf: float | None) -> dict[str, str]:
         options = {"crf": f"{_CRF[encoder] if crf is None else crf:g}"}
         return options | ({"b": "0"} if encoder == "libvpx-vp9" else {})
     if encoder in _QSCALE:
-        scale = 2 if crf is None else crf
-        return {"flags": "+qscale", "global_quality": str(round(scale * _LAMBDA))}
+        # A fixed scale would have to be written on every frame, which PyAV cannot.
+        scale = str(2 if crf is None else round(crf))
+        return {"qmin": scale, "qmax": scale}
     level = f"{19 if crf is None else crf:g}"
     match encoder.rpartition("_")[2]:
         case "nvenc":

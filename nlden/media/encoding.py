@@ -147,7 +147,8 @@ class Encoding:
             first.insert(0, "libx264rgb")
         if self.lossless and suffix in (".mkv", ".avi", ".nut") and own not in _ALWAYS_LOSSLESS:
             first.insert(0, "ffv1")
-        first = [*_BY_CONTAINER.get(suffix, ()), *first]
+        usual = _BY_CONTAINER.get(suffix, ())
+        first = [*first, *usual] if own in usual else [*usual, *first]
         # H.265 rather than H.264 stands in for a codec that is as young.
         young = own in ("libsvtav1", "libvpx-vp9")
         following = ("libx265", "libx264") if young else ("libx264", "libx265")

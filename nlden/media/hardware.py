@@ -26,6 +26,6 @@ def device_for(path: Path, hwaccel: str) -> HWAccel | None:
                 if stream.codec_context.is_hwaccel:
                     next(container.decode(stream))
                     return HWAccel(name, allow_software_fallback=True)
-        except (MediaError, av.FFmpegError, StopIteration):
+        except (MediaError, av.FFmpegError, RuntimeError, StopIteration):
             continue
     return None

@@ -26,7 +26,7 @@ from nlden.media.verify import differences
 
 __all__ = ["Encoding", "Target", "VideoWriter"]
 
-_CONSTANT_RATE = ("avi", "yuv4mpegpipe", "image2")
+_CONSTANT_RATE = ("avi", "yuv4mpegpipe", "image2", "mpeg1video", "mpeg2video")
 
 
 class VideoWriter:
@@ -67,7 +67,7 @@ class VideoWriter:
             supported = supported_codecs(self._container)
             choice = encoding.choose(info, path.suffix.lower(), supported)
             self.codec, self.pix_fmt = choice.codec, choice.pix_fmt
-            self._constant = form in _CONSTANT_RATE
+            self._constant = form in _CONSTANT_RATE or self.codec in _CONSTANT_RATE
             # Such formats begin at zero, whatever the time of the first frame.
             self._shift = shift if shift or not self._constant else info.start
             self._rate = info.rate or Fraction(25)
