@@ -12,7 +12,7 @@ _CRF = {
     **{"libvpx-vp9": 22, "libvpx": 10},
 }
 _QSCALE = ("mpeg1video", "mpeg2video", "mpeg4", "mjpeg")
-_LAMBDA = 118  # FFmpeg's units of a quantiser scale of 1
+_LAMBDA = 118  # what FFmpeg multiplies qualities by
 _LOSSLESS: Mapping[str, Mapping[str, str]] = {
     "ffv1": {},
     "libx264": {"qp": "0"},
@@ -54,8 +54,8 @@ def quality(encoder: str, crf: float | None) -> dict[str, str]:
         case "amf":
             return {"rc": "cqp", "qp_i": level, "qp_p": level}
         case "videotoolbox":  # 1 to 100, larger is better
-            scale = 65 if crf is None else crf
-            return {"flags": "+qscale", "global_quality": str(round(scale * _LAMBDA))}
+            grade = 65 if crf is None else crf
+            return {"flags": "+qscale", "global_quality": str(round(grade * _LAMBDA))}
     return {} if crf is None else {"crf": level}
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import av
 from av.container import OutputContainer
 
+from nlden.media.chroma_location import location_options
 from nlden.media.encoder_options import check, is_lossless, lossless, merged, quality, speed
 from nlden.media.probe import DEPTHS, Layout, MediaError, VideoInfo
 from nlden.media.sequences import ENCODERS
@@ -165,7 +166,10 @@ class Encoding:
         if name == "dnxhd":
             own["profile"] = _DNXHR.get(pix_fmt, "dnxhr_444")
         grade = lossless(name) if self.lossless else quality(name, self.crf)
-        options = merged(grade, speed(name, self.preset), own, info.hdr.options(name), self.options)
+        source = merged(
+            info.hdr.options(name), location_options(name, pix_fmt, info.chroma_location)
+        )
+        options = merged(grade, speed(name, self.preset), own, source, self.options)
         check(name, options)
         return options
 

@@ -149,6 +149,7 @@ class VideoInfo:
         chapters: the chapters of the file.
         start: earliest time of any stream, in seconds.
         hdr: HDR metadata that its first frame carries.
+        chroma_location: where 4:2:0 chroma lies, by FFmpeg's name, if it is tagged.
     """
 
     path: Path
@@ -171,6 +172,7 @@ class VideoInfo:
     chapters: "tuple[Chapter, ...]" = ()
     start: Fraction = Fraction(0)
     hdr: Hdr = field(default_factory=Hdr)
+    chroma_location: str | None = None
 
     @property
     def color(self) -> YCbCr:

@@ -16,6 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from torch import Tensor
 
+from nlden.media.chroma_location import chroma_location
 from nlden.media.hardware import device_for
 from nlden.media.hdr import Hdr
 from nlden.media.interlacing import Deinterlacer, refusal
@@ -108,7 +109,8 @@ class VideoReader:
             info = replace(info, chapters=chapters)
         if first is not None:
             info = replace(info, rotation=first.rotation, hdr=Hdr.of(first))
-        self.info: VideoInfo = replace(info, matrix=display_matrix(first))
+        location = chroma_location(path)
+        self.info: VideoInfo = replace(info, matrix=display_matrix(first), chroma_location=location)
         self.streams = [s for s in self.container.streams if self._passes(s)]
         self.frames_read = 0
         self.first_pts: int | None = None
