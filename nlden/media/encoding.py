@@ -144,7 +144,7 @@ class Encoding:
             return [_FAMILY.get(self.codec, self.codec)]
         own = _FAMILY.get(info.codec, "libx264")
         first = [own] if is_lossless(own) or not self.lossless else []
-        if layout == Layout("rgb", 8) and own == "libx264":
+        if (layout.kind, layout.bits, own) == ("rgb", 8, "libx264"):
             first.insert(0, "libx264rgb")
         if self.lossless and suffix in (".mkv", ".avi", ".nut") and own not in _ALWAYS_LOSSLESS:
             first.insert(0, "ffv1")

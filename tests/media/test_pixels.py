@@ -5,6 +5,8 @@ from dataclasses import replace
 import av
 import numpy as np
 import pytest
+from PIL import Image
+from skimage import data as photographs
 
 from nlden.media import Encoding, Frame, VideoReader, VideoWriter
 from nlden.media.probe import Layout
@@ -209,6 +211,25 @@ def test_only_alpha_that_shows_something_is_missed(tmp_path, opaque, warned):
     found = [w for w in writer.warnings if "does not keep alpha" in w]
     assert (len(writer.warnings), len(found)) == (warned, warned)
     assert decoded(target)[0] == "yuv420p"
+
+
+def test_the_palette_and_transparency_of_a_gif(tmp_path, transcode):
+    views = [photographs.astronaut()[:96, i : i + 96] for i in range(3)]
+    holes = np.where(np.arange(96) < 40, 0, 255).astype(np.uint8)
+    for name, alpha in (("opaque", 255 + 0 * holes), ("pierced", holes)):
+        shown = np.broadcast_to(alpha, (96, 96)).astype(np.uint8)
+        pictures = [Image.fromarray(np.dstack([view, shown])) for view in views]
+        source = tmp_path / f"{name}.gif"
+        pictures[0].save(source, save_all=True, append_images=pictures[1:], duration=40, disposal=2)
+        assert transcode(source, tmp_path / f"{name}.mkv") == []
+        for before, after in zip(
+            decoded(source)[2], decoded(tmp_path / f"{name}.mkv")[2], strict=True
+        ):
+            assert (before.to_ndarray(format="rgba") == after.to_ndarray(format="rgba")).all()
+        warnings = transcode(source, tmp_path / f"{name}.mp4", Encoding())
+        assert len(warnings) == (name == "pierced")
+        assert all("does not keep alpha" in w for w in warnings)
+        assert decoded(tmp_path / f"{name}.mp4")[0] == "gbrp"
 
 
 def test_the_alpha_of_vp9_is_said_to_be_lost(tmp_path, transcode):
