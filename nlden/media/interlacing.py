@@ -35,31 +35,43 @@ class Deinterlacer:
     """
 
     def __init__(self, stream: VideoStream, *, every: bool) -> None:
-        self._graph = Graph()
-        frames = "all" if every else "interlaced"
-        self._graph.link_nodes(
-            self._graph.add_buffer(template=stream),
-            self._graph.add("bwdif", f"mode=send_frame:parity=auto:deint={frames}"),
-            self._graph.add("buffersink"),
-        ).configure()
+        self._time_base = stream.time_base
+        self._frames = "all" if every else "interlaced"
+        self._graph: Graph | None = None
         self._times: deque[tuple[int | None, int]] = deque()
+
+    def _build(self, frame: VideoFrame) -> Graph:
+        # Of a frame, since a stream that is decoded on hardware tells the format of the device.
+        graph = Graph()
+        source = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=self._time_base
+        )
+        graph.link_nodes(
+            source,
+            graph.add("bwdif", f"mode=send_frame:parity=auto:deint={self._frames}"),
+            graph.add("buffersink"),
+        ).configure()
+        return graph
 
     def push(self, frame: VideoFrame) -> list[VideoFrame]:
         """Take a frame; return the frames that are ready."""
+        self._graph = self._graph or self._build(frame)
         self._times.append((frame.pts, frame.duration))
         self._graph.vpush(frame)
-        return self._ready()
+        return self._ready(self._graph)
 
     def flush(self) -> list[VideoFrame]:
         """Return the frames that are still held."""
+        if self._graph is None:
+            return []
         self._graph.vpush(None)
-        return self._ready()
+        return self._ready(self._graph)
 
-    def _ready(self) -> list[VideoFrame]:
+    def _ready(self, graph: Graph) -> list[VideoFrame]:
         frames = []
         while self._times:
             try:
-                frame = self._graph.vpull()
+                frame = graph.vpull()
             except (av.BlockingIOError, av.EOFError):
                 break
             # The filter counts in halves of the stream's unit, and guesses the last time.
