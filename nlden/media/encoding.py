@@ -116,7 +116,7 @@ class Encoding:
         other = {"gray": "yuv420"}.get(layout.kind, "rgb" if suffix in ENCODERS else "yuv444")
         for wanted in (layout, replace(layout, kind=other)):
             for name in names:
-                if pix_fmt := _format(name, wanted, info):
+                if pix_fmt := _format(name, wanted, info, suffix):
                     options = self._options(name, pix_fmt, info, suffix)
                     remarks = _remarks(info, layout, names[0], name, pix_fmt)
                     return Choice(name, pix_fmt, options, tuple(remarks))
@@ -163,6 +163,8 @@ class Encoding:
             os.environ.setdefault("SVT_LOG", "1")
         if name == "libx264" and suffix == ".avi":
             own["bf"] = "0"  # AVI has no timestamps to put B-frames right
+        if name == "libvpx" and pix_fmt == "yuva420p":
+            own["auto-alt-ref"] = "0"  # its hidden frames cannot have alpha
         if name == "dnxhd":
             own["profile"] = _DNXHR.get(pix_fmt, "dnxhr_444")
         grade = lossless(name) if self.lossless else quality(name, self.crf)
@@ -187,13 +189,15 @@ def _too_small(name: str, info: VideoInfo) -> bool:
     return info.width < width or info.height < height
 
 
-def _format(name: str, layout: Layout, info: VideoInfo) -> str | None:
+def _format(name: str, layout: Layout, info: VideoInfo, suffix: str) -> str | None:
     """Return the pixel format in which an encoder takes a layout; None if it does not."""
     formats = [f.name for f in _encoder(name).video_formats or []]
     if _too_small(name, info):
         return None
     if name == "prores_ks" and layout.alpha:  # no other encoder of its containers has alpha
         layout = replace(layout, bits=min(layout.bits, 10))
+    if name.startswith("libvpx") and suffix not in (".webm", ".mkv"):
+        layout = replace(layout, alpha=False)  # Matroska alone has a place for it
     return _nearest(layout, formats)
 
 
@@ -227,7 +231,5 @@ def _remarks(info: VideoInfo, layout: Layout, first: str, name: str, pix_fmt: st
     lost = list(info.hdr.dynamic)
     if info.hdr.static and not info.hdr.options(name):
         lost.append("HDR10 metadata (libx265, libsvtav1 and libx264 keep it)")
-    if info.metadata.get("alpha_mode") == "1":
-        lost.append("the alpha of VP8 and VP9, which is not decoded")
     if lost:
         yield f"{info.path}: {name} does not keep {', '.join(lost)}"

@@ -32,6 +32,8 @@ from nlden.media.probe import (
 )
 from nlden.media.trim import Packet, Trim, packet_seconds, trim_chapters
 
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -94,7 +96,13 @@ class VideoReader:
         self.warnings: list[str] = []
         info = describe(path, self.container, self.stream)
         first = first_frame(path)
-        if hwaccel != "none":
+        # FFmpeg's own decoders of VP8 and VP9 pass over alpha.
+        self._decoder: av.VideoCodecContext | None = None
+        alpha_decoder = _ALPHA_DECODERS.get(info.codec)
+        if alpha_decoder and info.metadata.get("alpha_mode") == "1":
+            info = replace(info, layout=replace(info.layout, alpha=True))
+            self._decoder = av.Codec(alpha_decoder).create("video")
+        elif hwaccel != "none":
             self._accelerate(path, hwaccel)
         self.stream.thread_type = "AUTO"
         self._deinterlace, self._deinterlacer = deinterlace, None
@@ -208,7 +216,10 @@ class VideoReader:
 
     def _decode(self, packet: Packet) -> Iterator[VideoFrame]:
         try:
-            frames = packet.decode()
+            if self._decoder is None:
+                frames = packet.decode()
+            else:
+                frames = self._decoder.decode(packet if packet.size else None)
         except av.FFmpegError:
             self._damaged += 1
             return

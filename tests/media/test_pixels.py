@@ -65,6 +65,7 @@ def noise_film(path, codec, name, frames=3):
     options = {"strict": "-1"} if path.suffix == ".y4m" else {}
     known = {o.name for o in av.CodecContext.create(codec, "w").supported_options.private}
     lossless = {"libx264": {"qp": "0"}, "libx264rgb": {"qp": "0"}, "libvpx-vp9": {"lossless": "1"}}
+    lossless["libvpx"] = {"auto-alt-ref": "0"}  # or alpha is refused
     chosen = {k: v for k, v in FAST.items() if k in known} | lossless.get(codec, {})
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=25, options=chosen)
@@ -232,9 +233,36 @@ def test_the_palette_and_transparency_of_a_gif(tmp_path, transcode):
         assert decoded(tmp_path / f"{name}.mp4")[0] == "gbrp"
 
 
-def test_the_alpha_of_vp9_is_said_to_be_lost(tmp_path, transcode):
-    source = noise_film(tmp_path / "in.webm", "libvpx-vp9", "yuva420p")
-    (warning,) = transcode(source, tmp_path / "out.webm")
-    assert "alpha of VP8 and VP9" in warning
-    with av.open(str(tmp_path / "out.webm")) as written:
-        assert "alpha_mode" not in written.streams.video[0].metadata
+def decoded_by_libvpx(path, codec):
+    """Decode with the decoder that knows alpha."""
+    decoder = av.CodecContext.create(codec, "r")
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+        return [f for p in [*packets, None] for f in decoder.decode(p)]
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("libvpx-vp9", ".webm"), ("libvpx", ".mkv")])
+def test_the_alpha_of_vp8_and_vp9_is_read_and_written(tmp_path, transcode, codec, suffix):
+    source = noise_film(tmp_path / f"in{suffix}", codec, "yuva420p")
+    before = decoded_by_libvpx(source, codec)
+    with VideoReader(source) as reader:
+        frames = [item for item in reader if isinstance(item, Frame)]
+    assert len(frames) == len(before) == 3
+    for frame, picture in zip(frames, before, strict=True):
+        layout = Layout.of(picture.format)
+        assert frame.layout == layout == Layout("yuv420", 8, alpha=True)
+        assert (frame.alpha == to_alpha(picture, layout)).all()
+        assert all(
+            (a == b).all() for a, b in zip(frame.planes, to_planes(picture, layout), strict=True)
+        )
+    assert [f.pts for f in frames] == [f.pts for f in decoded(source)[2]]
+    copy = tmp_path / "out.webm"
+    assert transcode(source, copy) == []
+    for a, b in zip(before, decoded_by_libvpx(copy, "libvpx-vp9"), strict=True):
+        assert a.format.name == b.format.name == "yuva420p"
+        assert all((x == y).all() for x, y in zip(rows(a), rows(b), strict=True))
+    for name in ("libvpx", "libvpx-vp9"):  # at their usual quality
+        assert transcode(source, copy, Encoding(name)) == []
+        assert decoded_by_libvpx(copy, name)[0].format.name == "yuva420p"
+    warnings = transcode(source, tmp_path / "out.mp4", Encoding("libvpx-vp9"))
+    assert ["does not keep alpha" in w for w in warnings] == [True]
