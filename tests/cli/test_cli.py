@@ -218,7 +218,7 @@ def test_impossible_encoders_are_told_in_one_line(clip, tmp_path, options, word)
 
 
 def test_interlaced_video_needs_a_word(clip, decode, tmp_path):
-    source = clip(frames=3, options={"flags": "+ildct+ilme"}, size=(66, 98))
+    source = clip(frames=3, options={"flags": "+ildct+ilme"}, size=(64, 96))
     target = tmp_path / "out.mp4"
     result = nlden("denoise", source, "-o", target)
     assert result.returncode == 1
