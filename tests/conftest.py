@@ -19,8 +19,8 @@ from skimage import data as photographs
 
 from nlden.attention import NonLocal2d, SqueezeExcitation
 from nlden.encoders import UNet
+from nlden.media.frames import to_planes
 from nlden.media.probe import Layout
-from nlden.media.reader import to_planes
 from nlden.models import ImageDenoiser, VideoDenoiser
 
 torch.set_num_threads(1)  # two workers share two cores

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nlden.cli.errors import UsageError, check_precision
+from nlden.cli.errors import UsageError, check_choice, check_precision
 
 
 def _level(value: float | None, option: str) -> float | None:
@@ -34,6 +34,19 @@ def _tile(value: str) -> int | None:
     if not value.isdecimal() or int(value) < 64:
         raise UsageError(f"--tile {value}: give auto or a number of pixels from 64")
     return int(value)
+
+
+def _strength(value: float, option: str) -> float:
+    if not 0 <= value <= 1:
+        raise UsageError(f"{option} {value:g}: give a number from 0 to 1")
+    return value
+
+
+def _options(pairs: list[str]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair.strip("="):
+            raise UsageError(f"-e {pair}: give key=value")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _second(value: str | None, option: str) -> float | None:
@@ -98,6 +111,12 @@ def command(
     strength: Annotated[
         float, typer.Option(help="0 keeps the picture, 1 denoises fully; a blend between.")
     ] = 1.0,
+    luma_strength: Annotated[
+        float | None, typer.Option(help="Strength for luma; default: --strength.")
+    ] = None,
+    chroma_strength: Annotated[
+        float | None, typer.Option(help="Strength for chroma; default: --strength.")
+    ] = None,
     model: Annotated[
         str,
         typer.Option(
@@ -129,6 +148,20 @@ def command(
             "-f", "--format", help="FFmpeg's format of standard output; default: yuv4mpegpipe."
         ),
     ] = None,
+    encoder_option: Annotated[
+        list[str] | None,
+        typer.Option("-e", metavar="KEY=VALUE", help="Another option of the encoder; repeatable."),
+    ] = None,
+    deinterlace: Annotated[
+        str,
+        typer.Option(
+            help="Of interlaced video make whole frames: auto (of frames flagged as interlaced) "
+            "or all; none takes it as progressive; refuse stops."
+        ),
+    ] = "refuse",
+    hwaccel: Annotated[
+        str, typer.Option(help="Where to decode: none (the CPU), auto, or cuda, videotoolbox...")
+    ] = "none",
     start: Annotated[str | None, typer.Option(help="Begin here: seconds or H:M:S.")] = None,
     end: Annotated[str | None, typer.Option(help="Stop before: seconds or H:M:S.")] = None,
     frames: Annotated[
@@ -185,8 +218,12 @@ def command(
         _level(sigma_luma, "--sigma-luma"),
         _level(sigma_chroma, "--sigma-chroma"),
     )
-    if not 0 <= strength <= 1:
-        raise UsageError(f"--strength {strength:g}: give a number from 0 to 1")
+    strength = _strength(strength, "--strength")
+    if luma_strength is not None:
+        _strength(luma_strength, "--luma-strength")
+    if chroma_strength is not None:
+        _strength(chroma_strength, "--chroma-strength")
+    options = _options(encoder_option or [])
     extent = _tile(tile)
     first, last = _second(start, "--start") or 0.0, _second(end, "--end")
     if last is not None and last <= first:
@@ -216,16 +253,21 @@ def command(
         raise UsageError(f"{needing[0]}: not with - (a pipe is read and written once); name a file")
 
     import torch
+    from av.codec.hwaccel import hwdevices_available
 
     from nlden.cli.denoise_run import Stop, run_all
     from nlden.cli.denoise_try import Show, run_preview, show_plans
     from nlden.inference.engines import DeviceError, choose_device, keep_freed_memory
     from nlden.jobs.batch import PlanError, plan
-    from nlden.jobs.denoise import Noise, Request, choose_model, open_denoiser
+    from nlden.jobs.denoise import Request, choose_model, open_denoiser
     from nlden.jobs.journal import kept_setting
+    from nlden.jobs.levels import Noise
+    from nlden.media.interlacing import MODES
     from nlden.media.writer import Encoding
     from nlden.models.pretrained import WeightsError
 
+    check_choice("--deinterlace", deinterlace, MODES)
+    check_choice("--hwaccel", hwaccel, ("none", "auto", *hwdevices_available()))
     show = None
     if instant is not None or sample is not None:
         show = Show(instant, sample)
@@ -234,12 +276,16 @@ def command(
     request = Request(
         Noise(*noise),
         strength,
-        Encoding(codec, crf, encoder_preset, pix_fmt, lossless, form),
+        Encoding(codec, crf, encoder_preset, pix_fmt, lossless, form, options),
         first,
         last,
         frames,
         resume,
         segment,
+        luma_strength,
+        chroma_strength,
+        deinterlace,
+        hwaccel,
     )
     try:
         items = plan(

@@ -1,5 +1,7 @@
 """Errors of usage."""
 
+from collections.abc import Sequence
+
 import typer
 
 # Typer carries its own copy of click in some releases and imports it in others: the class of its
@@ -12,11 +14,15 @@ class UsageError(Exception):
     """A command cannot do what it was asked. The message is one line for the user."""
 
 
+def check_choice(option: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse a value that an option cannot have."""
+    if value not in allowed:
+        raise UsageError(f"{option} {value}: give one of {', '.join(allowed)}")
+
+
 def check_precision(value: str) -> None:
     """Refuse what no ``--precision`` can be."""
-    allowed = ("auto", "fp32", "bf16", "fp16")
-    if value not in allowed:
-        raise UsageError(f"--precision {value}: give one of {', '.join(allowed)}")
+    check_choice("--precision", value, ("auto", "fp32", "bf16", "fp16"))
 
 
 def parse_sigmas(value: str) -> list[float]:

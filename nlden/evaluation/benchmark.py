@@ -16,8 +16,10 @@ from torch.nn import functional as F
 from nlden.data.camera_motion import camera_motion
 from nlden.evaluation.demo import encode, to_frames
 from nlden.inference.planes import PlaneDenoiser
-from nlden.jobs.denoise import Noise, Request, denoise_file
-from nlden.media.reader import Frame, VideoReader, from_planes, to_planes
+from nlden.jobs.denoise import Request, denoise_file
+from nlden.jobs.levels import Noise
+from nlden.media.frames import Frame, from_planes, to_planes
+from nlden.media.reader import VideoReader
 from nlden.media.writer import Encoding, VideoWriter
 from nlden.metrics import PlanePSNR
 from nlden.noise.synthesis import quantize, white_gaussian

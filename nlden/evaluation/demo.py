@@ -16,8 +16,9 @@ from nlden.evaluation.report import before_after_sheet
 from nlden.inference.planes import PlaneDenoiser
 from nlden.jobs.denoise import Request, Result, denoise_file
 from nlden.media.color import YCbCr
+from nlden.media.frames import Frame, from_planes
 from nlden.media.probe import Layout
-from nlden.media.reader import Frame, VideoReader, from_planes
+from nlden.media.reader import VideoReader
 from nlden.metrics import PlanePSNR
 from nlden.noise.synthesis import quantize, store_yuv420, white_gaussian
 

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from nlden.data.camera_motion import camera_motion
 from nlden.evaluation.benchmark import montage
 from nlden.inference.planes import PlaneDenoiser
-from nlden.jobs.denoise import Noise, Request, denoise_file
+from nlden.jobs.denoise import Request, denoise_file
+from nlden.jobs.levels import Noise
 from nlden.media.encoding import Encoding
 from nlden.media.probe import probe
 from nlden.models.image_denoiser import image_denoiser_fast
@@ -65,14 +66,14 @@ def make_source(path: Path, frames: int, bits: int, size: tuple[int, int]) -> Pa
 def transcode(source: Path, target: Path, encoding: Encoding) -> None:
     """Decode and encode a file with PyAV, the settings and threads those of nlden."""
     info = probe(source)
-    codec, pix_fmt, options = encoding.choose(info, target.suffix, ())
+    choice = encoding.choose(info, target.suffix, ())
     with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
         assert isinstance(reader, InputContainer)
         decoded = reader.streams.video[0]
         decoded.thread_type = "AUTO"
-        stream = writer.add_stream(codec, rate=info.rate, options=options)
+        stream = writer.add_stream(choice.codec, rate=info.rate, options=choice.options)
         assert isinstance(stream, VideoStream)
-        stream.width, stream.height, stream.pix_fmt = info.width, info.height, pix_fmt
+        stream.width, stream.height, stream.pix_fmt = info.width, info.height, choice.pix_fmt
         stream.time_base = stream.codec_context.time_base = info.time_base
         stream.codec_context.thread_type = "AUTO"
         for frame in reader.decode(decoded):

@@ -14,7 +14,10 @@ from nlden.models.image_denoiser import ImageDenoiser
 from nlden.noise.estimation import Levels
 
 # Interpolating chroma to the size of luma keeps this share of the variance of its noise.
-_INTERPOLATED = {"yuv422": 5 / 8, "yuv420": 25 / 64}
+_INTERPOLATED = {
+    **{"yuv422": 5 / 8, "yuv440": 5 / 8, "yuv420": (5 / 8) ** 2},
+    **{"yuv411": 21 / 32, "yuv410": (21 / 32) ** 2},
+}
 
 DEFAULT_TILE = 2048
 """Largest extent, in pixels, of a picture that is denoised in one piece."""
@@ -50,7 +53,7 @@ class PlaneDenoiser:
         layout: Layout,
         color: YCbCr,
         levels: Levels,
-        strength: float = 1.0,
+        strength: float | tuple[float, float] = 1.0,
     ) -> tuple[Tensor, ...]:
         """Return the denoised codes, of the same shapes and types.
 
@@ -59,14 +62,20 @@ class PlaneDenoiser:
             layout: what they are.
             color: their matrix and range.
             levels: noise levels of the planes.
-            strength: 0 keeps the picture, 1 takes the denoised one; a blend between.
+            strength: 0 keeps the picture, 1 takes the denoised one; a blend between. A pair is
+                that of luma and that of chroma; of RGB, of the luma and chroma of the change.
         """
-        if strength == 0:
+        luma, chroma = strength if isinstance(strength, tuple) else (strength, strength)
+        if luma == chroma == 0 or (layout.kind == "gray" and luma == 0):
             return planes
         values = [p.to(self.device).float() / layout.white for p in planes]
         changes = self.change(values, layout.kind, color, levels)
+        if layout.kind == "rgb":
+            changes = [_weighted(changes[0], color, luma, chroma)]
+        else:
+            changes = [s * c for s, c in zip((luma, chroma), changes, strict=False)]
         return tuple(
-            ((v + strength * c) * layout.white).round().clamp(0, layout.largest).to(p)
+            ((v + c) * layout.white).round().clamp(0, layout.largest).to(p)
             for v, c, p in zip(values, changes, planes, strict=True)
         )
 
@@ -132,3 +141,13 @@ class PlaneDenoiser:
             return self.network(packed, level) - packed
         clean = tiled(lambda x: self.network(x, level), packed, tile, reach, self.network.grid)
         return clean - packed
+
+
+def _weighted(rgb: Tensor, color: YCbCr, luma: float, chroma: float) -> Tensor:
+    """Scale the luma and the chroma of a change of RGB ``(3, H, W)``."""
+    if luma == chroma:
+        return luma * rgb
+    weights = color.weights()
+    scale = torch.tensor([luma, chroma, chroma], dtype=weights.dtype)
+    mix = weights.inverse() @ (scale[:, None] * weights)
+    return torch.einsum("oi,ihw->ohw", mix.to(rgb), rgb)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,13 +13,14 @@ import torch
 from nlden.inference.engines import DTYPES, choose_precision
 from nlden.inference.planes import PlaneDenoiser
 from nlden.jobs.journal import Journal, ResumeError, fingerprint, kept_frames, source_identity
+from nlden.jobs.levels import Noise, estimate_frames, estimate_video
 from nlden.jobs.pipeline import WriteBehind, read_ahead
 from nlden.media.color import YCbCr
+from nlden.media.frames import Frame
 from nlden.media.pipes import is_pipe
 from nlden.media.probe import Layout, MediaError
-from nlden.media.reader import Frame, VideoReader
+from nlden.media.reader import VideoReader
 from nlden.media.resumable import SEGMENT, ResumableWriter
-from nlden.media.sampling import sample_frames
 from nlden.media.sequences import is_sequence
 from nlden.media.stills import Still, is_still, read_still, write_still
 from nlden.media.target import TargetError
@@ -35,58 +36,6 @@ Planes: TypeAlias = tuple[torch.Tensor, ...]
 _RGB = YCbCr("bt709", full_range=True)
 
 
-def estimate_video(path: Path, white: int, start: float = 0.0, end: float | None = None) -> Levels:
-    """Estimate the noise levels of a video's planes, from frames all over it.
-
-    Args:
-        path: the file.
-        white: code of white.
-        start: first second to look at.
-        end: last second to look at; None is the end of the file.
-    """
-    return _estimate(sample_frames(path, start=start, end=end), white)
-
-
-def _estimate(frames: Sequence[Frame], white: int) -> Levels:
-    return estimate_levels([tuple(p.float() / white for p in f.planes) for f in frames])
-
-
-@dataclass(frozen=True)
-class Noise:
-    """What the user says of the noise. What is None is estimated from the file.
-
-    Args:
-        sigma: level of white noise in R, G and B, 0 to 1; carried to the planes of a file.
-        luma: level of the luma plane itself; goes before ``sigma``.
-        chroma: level of the chroma planes themselves; goes before ``sigma``.
-    """
-
-    sigma: float | None = None
-    luma: float | None = None
-    chroma: float | None = None
-
-    def levels(self, layout: Layout, color: YCbCr, estimate: Callable[[], Levels]) -> Levels:
-        """Return the levels of the planes of a file.
-
-        Args:
-            layout: its layout.
-            color: its matrix and range.
-            estimate: called if something must be estimated.
-        """
-        if self.luma is not None and self.chroma is not None:
-            return Levels(self.luma, self.chroma)
-        if self.sigma is None:
-            known = estimate()
-        elif layout.kind in ("rgb", "gray"):
-            known = Levels(self.sigma, self.sigma)
-        else:
-            known = Levels(*color.plane_levels(self.sigma, averaged=layout.averaged))
-        return Levels(
-            known.luma if self.luma is None else self.luma,
-            known.chroma if self.chroma is None else self.chroma,
-        )
-
-
 @dataclass(frozen=True)
 class Request:
     """How to denoise a file.
@@ -100,6 +49,10 @@ class Request:
         frames: how many frames of a video to write at the most; None is all.
         resume: go on with an interrupted run into the same target, if there is one.
         segment: frames of a video that are finished together; see :mod:`nlden.media.resumable`.
+        luma_strength: goes before ``strength`` for luma.
+        chroma_strength: goes before ``strength`` for chroma.
+        deinterlace: what to do with interlaced video, see :mod:`nlden.media.interlacing`.
+        hwaccel: where to decode, see :class:`nlden.media.reader.VideoReader`.
     """
 
     noise: Noise = field(default_factory=Noise)
@@ -110,6 +63,19 @@ class Request:
     frames: int | None = None
     resume: bool = False
     segment: int = SEGMENT
+    luma_strength: float | None = None
+    chroma_strength: float | None = None
+    deinterlace: str = "refuse"
+    hwaccel: str = "none"
+
+    @property
+    def strengths(self) -> tuple[float, float]:
+        """Strength of luma and of chroma."""
+        luma, chroma = self.luma_strength, self.chroma_strength
+        return (
+            self.strength if luma is None else luma,
+            self.strength if chroma is None else chroma,
+        )
 
     def settings(self, source: Path, denoiser: PlaneDenoiser) -> dict[str, Any]:
         """Return all that decides on the result, for a run that goes on with another."""
@@ -223,7 +189,7 @@ def clean_still(source: Path, denoiser: PlaneDenoiser, request: Request) -> tupl
     levels = request.noise.levels(
         layout, _RGB, lambda: estimate_levels([(still.pixels.float() / layout.white,)])
     )
-    planes = denoiser((still.pixels,), layout, _RGB, levels, request.strength)
+    planes = denoiser((still.pixels,), layout, _RGB, levels, request.strengths)
     return replace(still, pixels=planes[0].cpu()), levels
 
 
@@ -238,7 +204,7 @@ def video_levels(reader: VideoReader, request: Request) -> Levels:
                 f"{info.path}: a pipe is read once: noise measured in its first {len(first)} "
                 "frames; --sigma tells it"
             )
-            return _estimate(first, info.layout.white)
+            return estimate_frames(first, info.layout.white)
         return estimate_video(info.path, info.layout.white, request.start, request.end)
 
     return request.noise.levels(info.layout, info.color, estimate)
@@ -247,7 +213,7 @@ def video_levels(reader: VideoReader, request: Request) -> Levels:
 def denoise_video(
     source: Path,
     target: Path,
-    denoiser: Callable[[Planes, Layout, YCbCr, Levels, float], Planes],
+    denoiser: Callable[[Planes, Layout, YCbCr, Levels, tuple[float, float]], Planes],
     request: Request,
     progress: Callable[[int, int], None] = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
@@ -267,7 +233,8 @@ def denoise_video(
     Returns:
         The number of frames written, the noise levels, and lines for the user.
     """
-    with VideoReader(source, request.start, request.end, request.frames) as reader:
+    part = (request.start, request.end, request.frames)
+    with VideoReader(source, *part, request.deinterlace, request.hwaccel) as reader:
         info, total = reader.info, expected_frames(reader)
         shift = Fraction(request.start).limit_denominator(1_000_000)
         writer: VideoWriter | ResumableWriter
@@ -306,7 +273,7 @@ def denoise_video(
                             break
                         if item.planes:
                             planes = denoiser(
-                                item.planes, info.layout, info.color, levels, request.strength
+                                item.planes, info.layout, info.color, levels, request.strengths
                             )
                             item = replace(item, planes=planes)
                         done += 1

@@ -86,17 +86,18 @@ def dry_run(source: Path, target: Path, denoiser: PlaneDenoiser, request: Reques
         height, width = still.pixels.shape[1:]
         streams = [("picture", f"written as {target.suffix}")]
         return _report(streams, levels, (width, height), denoiser, 1, seconds, 0)
-    with VideoReader(source, request.start, request.end, request.frames) as reader:
+    part = (request.start, request.end, request.frames)
+    with VideoReader(source, *part, request.deinterlace, request.hwaccel) as reader:
         info, total = reader.info, expected_frames(reader)
         told = fates(info, reader.container, target, request.encoding)
         streams = [(label(s), told.get(s.index, "written anew")) for s in reader.container.streams]
     trial = _Trial(denoiser)
-    part = replace(request, frames=min(request.frames or _FRAMES, _FRAMES))
+    short = replace(request, frames=min(request.frames or _FRAMES, _FRAMES))
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder, target.name), {}, resume=False)
         begun = time.perf_counter()
         try:
-            done, levels, _ = denoise_video(source, journal.target, trial, part, journal=journal)
+            done, levels, _ = denoise_video(source, journal.target, trial, short, journal=journal)
         finally:
             journal.close(keep=False)
         rest = (time.perf_counter() - begun - sum(trial.seconds)) / done
@@ -129,7 +130,7 @@ class _Trial:
         layout: Layout,
         color: YCbCr,
         levels: Levels,
-        strength: float = 1.0,
+        strength: tuple[float, float] = (1.0, 1.0),
     ) -> tuple[Tensor, ...]:
         self._frames += 1
         if self._frames - 1 not in _TRIED:

@@ -8,13 +8,12 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 from av.stream import Discard
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 from torch import Tensor
 
 from nlden.jobs.batch import VIDEOS
-from nlden.jobs.denoise import estimate_video
+from nlden.jobs.levels import estimate_video
 from nlden.media.cuts import find_cuts
 from nlden.media.encoding import Encoding, supported_codecs
 from nlden.media.facts import (
@@ -26,8 +25,17 @@ from nlden.media.facts import (
     stream_facts,
 )
 from nlden.media.frame_rate import measure_timing
-from nlden.media.probe import Layout, MediaError, VideoInfo, describe, open_video, reading
-from nlden.media.reader import Frame, VideoReader
+from nlden.media.frames import Frame
+from nlden.media.probe import (
+    Layout,
+    MediaError,
+    VideoInfo,
+    describe,
+    first_frame,
+    open_video,
+    reading,
+)
+from nlden.media.reader import VideoReader
 from nlden.media.remux import StreamCopier
 from nlden.media.sequences import is_sequence, numbers
 from nlden.media.stills import SUFFIXES, is_still, read_still
@@ -131,7 +139,7 @@ def _video(path: Path, progress: Callable[[int, int], None] | None) -> FileFacts
         info = describe(path, container, main)
         timing, warnings = measure_timing(path, container, main)
         kept = fates(info, container, path, Encoding())
-        first = _first_frame(path)
+        first = first_frame(path)
         streams = []
         for stream in container.streams:
             own, picture = stream.index == main.index, None
@@ -196,15 +204,6 @@ def _size(path: Path) -> int:
     return sum((path.parent / (path.name % number)).stat().st_size for number in numbers(path))
 
 
-def _first_frame(path: Path) -> VideoFrame | None:
-    container, stream = open_video(path)
-    with container:
-        try:
-            return next(container.decode(stream), None)
-        except av.FFmpegError:
-            return None
-
-
 def fates(
     info: VideoInfo, container: InputContainer, target: Path, encoding: Encoding
 ) -> dict[int, str]:
@@ -233,7 +232,7 @@ def fates(
                 copier.add(stream)
                 told[stream.index] = "; ".join(copier.warnings) or "copied"
     try:
-        codec, pix_fmt, _ = encoding.choose(info, suffix, supported)
+        choice = encoding.choose(info, suffix, supported)
     except MediaError as error:
         return told | {info.index: str(error)}
-    return told | {info.index: f"encoded: {codec}, {pix_fmt}"}
+    return told | {info.index: f"encoded: {choice.codec}, {choice.pix_fmt}"}

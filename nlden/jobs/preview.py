@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from nlden.inference.planes import PlaneDenoiser
 from nlden.jobs.denoise import Planes, Request, clean_still, video_levels
 from nlden.jobs.pipeline import WriteBehind, read_ahead
+from nlden.media.frames import Frame, from_planes
 from nlden.media.probe import Layout, MediaError, VideoInfo
-from nlden.media.reader import Frame, VideoReader, from_planes
+from nlden.media.reader import VideoReader
 from nlden.media.sequences import is_sequence
 from nlden.media.stills import Still, is_still, read_still, write_still
 from nlden.media.trim import Packet
@@ -47,14 +48,14 @@ def preview(
         clean, levels = clean_still(source, denoiser, request)
         before, after = (_picture(s) for s in (read_still(source), clean))
     else:
-        with VideoReader(source, second, frames=1) as reader:
+        with VideoReader(source, second, None, 1, request.deinterlace, request.hwaccel) as reader:
             info = reader.info
             found = (item for item in reader if isinstance(item, Frame))
             frame = next(found, None)
             if frame is None:
                 raise MediaError(f"{source}: no frame at {second:g} s")
         levels = video_levels(reader, request)
-        planes = denoiser(frame.planes, info.layout, info.color, levels, request.strength)
+        planes = denoiser(frame.planes, info.layout, info.color, levels, request.strengths)
         before, after = (_displayed(p, info) for p in (frame.planes, planes))
     told = f"denoised: noise {255 * levels.luma:.1f} luma, {255 * levels.chroma:.1f} chroma"
     sheet = _sheet(before, after, (source.name, told))
@@ -150,12 +151,15 @@ def sample(
         whole, levels = reader.info, video_levels(reader, request)
     start = request.start or max(0.0, ((whole.duration or 0.0) - seconds) / 2)
     shift = Fraction(start).limit_denominator(1_000_000)
-    with VideoReader(source, start, start + seconds) as reader:
+    part = (start, start + seconds, None)
+    with VideoReader(source, *part, request.deinterlace, request.hwaccel) as reader:
         info = reader.info
+        opaque = replace(info.layout, alpha=False)
         upright = info.rotation % 180 == 0
         wide, tall = (2, 1) if upright else (1, 2)
         beside = replace(
             info,
+            layout=opaque,
             width=wide * _even(info.width, info.layout),
             height=tall * _even(info.height, info.layout),
         )
@@ -172,8 +176,11 @@ def sample(
         with writer, WriteBehind(write) as behind:
             for item in read_ahead(reader):
                 if isinstance(item, Frame):
-                    clean = denoiser(item.planes, info.layout, info.color, levels, request.strength)
-                    item = replace(item, planes=_beside(item.planes, clean, info))
+                    clean = denoiser(
+                        item.planes, info.layout, info.color, levels, request.strengths
+                    )
+                    pair = _beside(item.planes, clean, info)
+                    item = replace(item, planes=pair, layout=opaque, alpha=None)
                     done += 1
                     progress(done, total)
                 behind.put(item)

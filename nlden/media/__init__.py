@@ -1,7 +1,8 @@
 """Media files as tensors: video through PyAV, stills through Pillow and PyAV."""
 
+from nlden.media.frames import Frame
 from nlden.media.probe import Layout, MediaError, VideoInfo
-from nlden.media.reader import Frame, VideoReader
+from nlden.media.reader import VideoReader
 from nlden.media.writer import Encoding, VideoWriter
 
 __all__ = [

@@ -1,5 +1,6 @@
 """Video encoder: frames in, packets of one stream out."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -8,8 +9,8 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from nlden.media.encoding import Choice
-from nlden.media.probe import VideoInfo
-from nlden.media.reader import Frame, from_planes
+from nlden.media.frames import Frame, from_planes
+from nlden.media.probe import Layout, MediaError, VideoInfo
 from nlden.media.remux import passing
 from nlden.media.trim import Packet
 
@@ -40,8 +41,9 @@ class VideoEncoder:
         rate: Fraction,
     ) -> None:
         self.info, self.time_base = info, time_base
-        self.codec, self.pix_fmt, options = choice
-        stream = container.add_stream(self.codec, rate=rate, options=options)
+        self.codec, self.pix_fmt = choice.codec, choice.pix_fmt
+        self._frames, self._alpha_lost = 0, False
+        stream = container.add_stream(self.codec, rate=rate, options=choice.options)
         assert isinstance(stream, VideoStream)
         self.stream: VideoStream = stream
         context = stream.codec_context
@@ -59,6 +61,25 @@ class VideoEncoder:
         # PyAV takes an int here, though its stubs want the flag.
         stream.disposition = info.disposition  # type: ignore[assignment]
         stream.metadata.update(passing(info.metadata))
+        if container.format.name in ("mp4", "mov") and context.codec.canonical_name == "hevc":
+            context.codec_tag = "hvc1"  # players of Apple want it
+        try:
+            context.open()
+        except av.FFmpegError as error:
+            raise MediaError(
+                f"--codec {self.codec}: the encoder cannot be opened ({error.strerror}); "
+                "its options may not go together, or its hardware is not there"
+            ) from error
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the pictures have lost so far, for the user."""
+        if not self._alpha_lost:
+            return []
+        return [
+            f"{self.info.path}: {self.codec} ({self.pix_fmt}) does not keep alpha; ffv1 in .mkv, "
+            "prores_ks in .mov and .png pictures do"
+        ]
 
     @property
     def _to_rgb(self) -> bool:
@@ -91,7 +112,12 @@ class VideoEncoder:
             pts: its time in units of ``time_base``.
             duration: how long it is shown, likewise; 0 leaves it open.
         """
-        picture = from_planes(frame.planes, frame.layout)
+        self._frames += 1
+        layout, alpha = frame.layout, frame.alpha
+        if layout.alpha and not Layout.of(av.VideoFormat(self.pix_fmt)).alpha:
+            layout = replace(layout, alpha=False)
+            self._alpha_lost |= alpha is not None and int(alpha.min()) < layout.largest
+        picture = from_planes(frame.planes, layout, alpha)
         tags, color = self.info.tags, self.info.color
         picture.colorspace, picture.color_range = self._colorspace, self._range
         picture.color_primaries = tags.primaries
@@ -116,4 +142,8 @@ class VideoEncoder:
 
     def flush(self) -> list[Packet]:
         """Return the packets that the encoder still holds; it takes no more frames."""
-        return list(self.stream.encode(None))
+        packets = list(self.stream.encode(None))
+        if self.codec == "libx265" and self._frames < 3:
+            for packet in packets:  # its decoding times of so few frames are memory at random
+                packet.dts = packet.pts
+        return packets

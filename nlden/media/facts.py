@@ -1,18 +1,17 @@
 """What a video file says of itself: its streams, their pictures, colour and HDR, its chapters."""
 
-import struct
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from av.sidedata.sidedata import Type as SideData
 from av.stream import AttachmentStream, Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorTrc
 from av.video.stream import VideoStream
 
 from nlden.media.frame_rate import Timing
-from nlden.media.probe import VideoInfo, side_data
+from nlden.media.hdr import Hdr
+from nlden.media.probe import VideoInfo
 
 if TYPE_CHECKING:
     import av.container.core
@@ -22,9 +21,12 @@ _MATRICES = {
     **{8: "ycgco", 9: "bt2020nc", 10: "bt2020c", 14: "ictcp"},
 }
 _RANGES = {1: "limited", 2: "full"}
-_CHROMA = {"yuv420": "4:2:0", "yuv422": "4:2:2", "yuv444": "4:4:4"}
+_CHROMA = {
+    **{"yuv420": "4:2:0", "yuv422": "4:2:2", "yuv444": "4:4:4"},
+    **{"yuv440": "4:4:0", "yuv411": "4:1:1", "yuv410": "4:1:0"},
+}
 _FIELDS = {1: "progressive", 2: "top first", 3: "bottom first", 4: "top first", 5: "bottom first"}
-_DYNAMIC = {SideData.DYNAMIC_HDR_PLUS: "hdr10plus", SideData.DOVI_METADATA: "dolby_vision"}
+_DYNAMIC = {"HDR10+": "hdr10plus", "Dolby Vision": "dolby_vision"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Picture:
         aspect: sample aspect ratio, such as ``64:45``; None if square.
         rotation: degrees by which a player turns the picture.
         fields: ``progressive``, ``top first``, ``bottom first``, as flagged; None: not said.
-        alpha: whether there is opacity (of stills).
+        alpha: whether there is opacity.
         hdr: mastering display (chromaticities, cd/m2), content light level (cd/m2) and dynamic
             metadata that the first frame carries.
         timing: frames per second and their kind, of the video.
@@ -159,7 +161,8 @@ def picture_facts(
         aspect=f"{info.aspect.numerator}:{info.aspect.denominator}" if info.aspect else None,
         rotation=first.rotation if first is not None else 0,
         fields=fields,
-        hdr=_hdr(first) if first is not None else {},
+        alpha=info.layout.alpha,
+        hdr=_hdr(Hdr.of(first)) if first is not None else {},
         timing=timing,
     )
 
@@ -170,23 +173,18 @@ def _name(names: type[ColorPrimaries] | type[ColorTrc], number: int) -> str | No
     return next((n.name.lower() for n in names if n.value == number), str(number))
 
 
-def _hdr(frame: VideoFrame) -> dict[str, Any]:
-    """Read the HDR metadata of a frame: SMPTE ST 2086 and CTA-861.3, as FFmpeg's structures."""
+def _hdr(hdr: Hdr) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    carried = side_data(frame)
-    if SideData.MASTERING_DISPLAY_METADATA in carried:
-        display = bytes(carried[SideData.MASTERING_DISPLAY_METADATA])
-        numbers = struct.unpack("=22i", display[:88])
-        ratios = [n / d if d else 0.0 for n, d in zip(numbers[:20:2], numbers[1:20:2], strict=True)]
-        if numbers[20]:
-            points = [(ratios[i], ratios[i + 1]) for i in range(0, 8, 2)]
-            found |= dict(zip(("red", "green", "blue", "white_point"), points, strict=True))
-        if numbers[21]:
-            found |= {"min_luminance": ratios[8], "max_luminance": ratios[9]}
-    if SideData.CONTENT_LIGHT_LEVEL in carried:
-        light = struct.unpack("=2I", bytes(carried[SideData.CONTENT_LIGHT_LEVEL])[:8])
-        found |= {"max_content_light": light[0], "max_frame_average_light": light[1]}
-    return found | {name: True for kind, name in _DYNAMIC.items() if kind in carried}
+    if hdr.chromaticities is not None:
+        numbers = [float(n) for n in hdr.chromaticities]
+        points = [(numbers[i], numbers[i + 1]) for i in range(0, 8, 2)]
+        found |= dict(zip(("red", "green", "blue", "white_point"), points, strict=True))
+    if hdr.luminances is not None:
+        low, high = hdr.luminances
+        found |= {"min_luminance": float(low), "max_luminance": float(high)}
+    if hdr.light is not None:
+        found |= {"max_content_light": hdr.light[0], "max_frame_average_light": hdr.light[1]}
+    return found | {_DYNAMIC[name]: True for name in hdr.dynamic}
 
 
 def chapter_facts(chapter: "av.container.core.Chapter") -> Chapter:

@@ -1,29 +1,36 @@
 """What a media file holds: pixel layout, colour tags, timing."""
 
-import math
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
-from av.sidedata.sidedata import Type as SideData
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from nlden.media.color import YCbCr
+from nlden.media.hdr import Hdr
 from nlden.media.pipes import STDIN, is_pipe
 from nlden.media.sequences import is_sequence, numbers
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
 
-_DEPTHS = (8, 10, 12, 16)
+DEPTHS = (8, 9, 10, 12, 14, 16)
+"""Bits of a component that planes may have."""
+
+SUBSAMPLING = {
+    **{"yuv420": (2, 2), "yuv422": (2, 1), "yuv444": (1, 1)},
+    **{"yuv440": (1, 2), "yuv411": (4, 1), "yuv410": (4, 4)},
+}
+"""Pixels, across and down, that share a chroma sample."""
+
 _MATRIX_TAGS = {1: "bt709", 5: "bt601", 6: "bt601", 9: "bt2020", 10: "bt2020"}
 _FULL_RANGE = 2
 
@@ -37,33 +44,52 @@ class Layout:
     """How the pixels of a picture lie in memory.
 
     Args:
-        kind: ``yuv420``, ``yuv422``, ``yuv444``, ``gray`` or ``rgb``.
-        bits: 8, 10, 12 or 16.
+        kind: ``yuv420``, ``yuv422``, ``yuv444``, ``yuv440``, ``yuv411``, ``yuv410``, ``gray`` or
+            ``rgb``.
+        bits: 8, 9, 10, 12, 14 or 16.
+        alpha: whether there is a plane of opacity.
     """
 
     kind: str
     bits: int
+    alpha: bool = False
 
     @classmethod
     def of(cls, pixel_format: VideoFormat) -> "Layout":
-        """Return the layout that holds a pixel format of FFmpeg without loss (but for alpha)."""
+        """Return the layout that holds a pixel format of FFmpeg without loss."""
         components = [c for c in pixel_format.components if not c.is_alpha]
+        alpha = pixel_format.has_palette or len(components) < len(pixel_format.components)
         widest = 8 if pixel_format.has_palette else max(c.bits for c in components)
-        bits = next((d for d in _DEPTHS if d >= widest), 16)
-        if pixel_format.is_rgb or pixel_format.has_palette or pixel_format.is_bayer:
-            return cls("rgb", bits)
-        if len(components) < 3:
-            return cls("gray", bits)
         # Extents of the chroma planes of a picture of 16 x 16 pixels tell the subsampling.
-        width, height = pixel_format.chroma_width(16), pixel_format.chroma_height(16)
-        kinds = {(8, 8): "yuv420", (8, 16): "yuv422"}
-        return cls(kinds.get((width, height), "yuv444"), bits)
+        ratio = (16 // pixel_format.chroma_width(16), 16 // pixel_format.chroma_height(16))
+        other = pixel_format.has_palette or pixel_format.is_bayer
+        if pixel_format.is_rgb or other or pixel_format.name.startswith("xyz"):
+            kind = "rgb"
+        elif len(components) < 3:
+            kind = "gray"
+        else:
+            kind = next((k for k, shared in SUBSAMPLING.items() if shared == ratio), "yuv444")
+        layouts = [cls(kind, bits, alpha) for bits in DEPTHS if bits >= widest]
+        return next((layout for layout in layouts if layout.exists), cls(kind, 16, alpha))
 
     @property
     def pix_fmt(self) -> str:
         """Return FFmpeg's name of the planar format."""
-        name = {"gray": "gray", "rgb": "gbrp"}.get(self.kind, f"{self.kind}p")
-        return name if self.bits == 8 else f"{name}{self.bits}le"
+        kind = self.kind.replace("yuv", "yuva") if self.alpha else self.kind
+        names = {"gray": "ya" if self.alpha else "gray", "rgb": "gbrap" if self.alpha else "gbrp"}
+        name = names.get(kind, f"{kind}p")
+        if self.bits == 8:
+            return "ya8" if name == "ya" else name
+        return f"{name}{self.bits}le"
+
+    @property
+    def exists(self) -> bool:
+        """Whether FFmpeg knows such a format."""
+        try:
+            VideoFormat(self.pix_fmt)
+        except ValueError:
+            return False
+        return True
 
     @property
     def white(self) -> int:
@@ -78,7 +104,8 @@ class Layout:
     @property
     def averaged(self) -> int:
         """Return how many pixels share one chroma sample."""
-        return {"yuv420": 4, "yuv422": 2}.get(self.kind, 1)
+        across, down = SUBSAMPLING.get(self.kind, (1, 1))
+        return across * down
 
 
 @dataclass(frozen=True)
@@ -121,6 +148,8 @@ class VideoInfo:
         file_metadata: the tags of the file.
         chapters: the chapters of the file.
         start: earliest time of any stream, in seconds.
+        hdr: HDR metadata that its first frame carries.
+        chroma_location: where 4:2:0 chroma lies, by FFmpeg's name, if it is tagged.
     """
 
     path: Path
@@ -142,6 +171,8 @@ class VideoInfo:
     file_metadata: Mapping[str, str] = field(default_factory=dict)
     chapters: "tuple[Chapter, ...]" = ()
     start: Fraction = Fraction(0)
+    hdr: Hdr = field(default_factory=Hdr)
+    chroma_location: str | None = None
 
     @property
     def color(self) -> YCbCr:
@@ -163,8 +194,12 @@ def reading(path: Path) -> Iterator[None]:
         raise MediaError(f"{path}: not a readable media file ({reason})") from error
 
 
-def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
+def open_video(path: Path, hwaccel: HWAccel | None = None) -> tuple[InputContainer, VideoStream]:
     """Open a file and choose its video stream.
+
+    Args:
+        path: the file, or a pattern of numbered pictures.
+        hwaccel: where to decode, if not on the CPU.
 
     Raises:
         MediaError: if it cannot be read or holds no video.
@@ -179,7 +214,7 @@ def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
         options["start_number"] = str(found[0])
     with reading(path):
         name = STDIN if is_pipe(path) else str(path)
-        container = av.open(name, options=options, metadata_errors="replace")
+        container = av.open(name, options=options, metadata_errors="replace", hwaccel=hwaccel)
     videos = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
     if not videos or videos[0].codec_context is None or not videos[0].codec_context.width:
         container.close()
@@ -210,7 +245,7 @@ def describe(path: Path, container: InputContainer, stream: VideoStream) -> Vide
             int(context.color_primaries),
             int(context.color_trc),
         ),
-        codec=context.codec.name,
+        codec=context.codec.canonical_name,  # not libdav1d, which decodes av1
         time_base=stream.time_base,
         rate=stream.average_rate or stream.guessed_rate,
         frames=0 if container.format.name == "avi" else stream.frames,  # AVI counts gaps, too
@@ -237,34 +272,11 @@ def probe(path: Path) -> VideoInfo:
         return describe(path, container, stream)
 
 
-def orientation(path: Path) -> tuple[int, tuple[int, ...] | None]:
-    """Return rotation and display matrix of the first frame (a stream does not tell them)."""
+def first_frame(path: Path) -> VideoFrame | None:
+    """Decode the first frame, which tells what a stream does not; None if it cannot be."""
     container, stream = open_video(path)
     with container:
         try:
-            frame = next(container.decode(stream))
-        except (av.FFmpegError, StopIteration):
-            return 0, None
-        return orientation_of(frame)
-
-
-def orientation_of(frame: VideoFrame) -> tuple[int, tuple[int, ...] | None]:
-    """Return rotation and display matrix of a decoded frame."""
-    if SideData.DISPLAYMATRIX in (carried := side_data(frame)):
-        return frame.rotation, struct.unpack("=9i", bytes(carried[SideData.DISPLAYMATRIX]))
-    return frame.rotation, _rotation_matrix(frame.rotation) if frame.rotation else None
-
-
-def side_data(frame: VideoFrame) -> Mapping[SideData, Any]:
-    """Return what a frame carries beside its picture; nothing if part of it is of unknown type."""
-    try:
-        carried: Any = frame.side_data  # PyAV's annotation describes something else
-    except ValueError:  # PyAV names fewer types than its FFmpeg knows (EXIF is one)
-        return {}
-    return carried
-
-
-def _rotation_matrix(degrees: int) -> tuple[int, ...]:
-    """Return the display matrix of a counter-clockwise turn, in FFmpeg's fixed point."""
-    cos, sin = (round(f(math.radians(degrees)) * 2**16) for f in (math.cos, math.sin))
-    return cos, -sin, 0, sin, cos, 0, 0, 0, 2**30
+            return next(container.decode(stream), None)
+        except av.FFmpegError:
+            return None

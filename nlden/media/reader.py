@@ -2,56 +2,33 @@
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import av
-import numpy as np
-import torch
 from av.stream import Discard, Disposition, Stream
 from av.video.frame import VideoFrame
-from av.video.plane import VideoPlane
-from torch import Tensor
 
+from nlden.media.chroma_location import chroma_location
+from nlden.media.frames import Frame, planar, to_alpha, to_planes
+from nlden.media.hardware import device_for
+from nlden.media.hdr import Hdr
+from nlden.media.interlacing import Deinterlacer, refusal
 from nlden.media.pipes import is_pipe
 from nlden.media.probe import (
-    Layout,
     MediaError,
     VideoInfo,
     describe,
+    first_frame,
     open_video,
-    orientation,
-    orientation_of,
     reading,
 )
+from nlden.media.side_data import display_matrix
 from nlden.media.trim import Packet, Trim, packet_seconds, trim_chapters
 
-
-@dataclass(frozen=True)
-class Frame:
-    """One decoded picture.
-
-    Args:
-        planes: uint8 (8 bits) or int32 (more) codes. ``yuv*``: luma ``(1, H, W)`` and chroma
-            ``(2, h, w)``; ``gray``: ``(1, H, W)``; ``rgb``: ``(3, H, W)``.
-        layout: what the planes are.
-        pts: presentation time in units of the stream's time base.
-        duration: how long it is shown, in the same units; 0 if the file does not say.
-    """
-
-    planes: tuple[Tensor, ...]
-    layout: Layout
-    pts: int
-    duration: int = 0
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Return height and width."""
-        height, width = self.planes[0].shape[-2:]
-        return height, width
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 class VideoReader:
@@ -68,21 +45,44 @@ class VideoReader:
         start: first second to read.
         end: second before which to stop; None is the end of the file.
         frames: how many frames to read at the most. The other streams end with the last of them.
+        deinterlace: what to do with interlaced frames, see :data:`nlden.media.interlacing.MODES`.
+        hwaccel: ``none``, or where to decode, see :func:`nlden.media.hardware.device_for`;
+            without such a device the CPU decodes and ``warnings`` says so.
 
     Set ``skip`` before iterating to get so many first frames without their planes.
 
     Raises:
-        MediaError: if the file cannot be opened or no frame can be decoded.
+        MediaError: if the file cannot be opened, no frame can be decoded, or one is interlaced
+            and that is to be refused.
     """
 
     def __init__(
-        self, path: Path, start: float = 0.0, end: float | None = None, frames: int | None = None
+        self,
+        path: Path,
+        start: float = 0.0,
+        end: float | None = None,
+        frames: int | None = None,
+        deinterlace: str = "none",
+        hwaccel: str = "none",
     ) -> None:
         self.container, self.stream = open_video(path)
-        self.stream.thread_type = "AUTO"
         self.start, self.end, self.frames = start, end, frames
-        rotation, matrix = (0, None) if is_pipe(path) else orientation(path)
+        self.warnings: list[str] = []
         info = describe(path, self.container, self.stream)
+        # A pipe cannot be looked into beforehand: its first frame tells when it comes.
+        first = None if is_pipe(path) else first_frame(path)
+        # FFmpeg's own decoders of VP8 and VP9 pass over alpha.
+        self._decoder: av.VideoCodecContext | None = None
+        alpha_decoder = _ALPHA_DECODERS.get(info.codec)
+        if alpha_decoder and info.metadata.get("alpha_mode") == "1":
+            info = replace(info, layout=replace(info.layout, alpha=True))
+            self._decoder = av.Codec(alpha_decoder).create("video")
+        elif hwaccel != "none":
+            self._accelerate(path, hwaccel)
+        self.stream.thread_type = "AUTO"
+        self._deinterlace, self._deinterlacer = deinterlace, None
+        if deinterlace in ("auto", "all"):
+            self._deinterlacer = Deinterlacer(self.stream, every=deinterlace == "all")
         step = 1 / ((info.rate or 25) * info.time_base)
         self._step = max(1, round(step))
         if start > 0 or end is not None or frames is not None:
@@ -90,9 +90,10 @@ class VideoReader:
             stops = [Fraction(t) for t in (end, last) if t is not None]
             chapters = trim_chapters(info.chapters, Fraction(start), min(stops, default=None))
             info = replace(info, chapters=chapters)
-        self.info: VideoInfo = replace(info, rotation=rotation, matrix=matrix)
+        if first is not None:
+            info = replace(_told_by(first, info), chroma_location=chroma_location(path))
+        self.info: VideoInfo = info
         self.streams = [s for s in self.container.streams if self._passes(s)]
-        self.warnings: list[str] = []
         self.frames_read = self.skip = 0
         self.first_pts: int | None = None
         self._damaged = self._untimed = self._repeated = 0
@@ -114,6 +115,17 @@ class VideoReader:
             if item is None:
                 break
             self.head.append(item)
+
+    def _accelerate(self, path: Path, hwaccel: str) -> None:
+        """Open the file anew to decode on hardware, or say that this cannot be."""
+        device = None if is_pipe(path) else device_for(path, hwaccel)
+        if device is None:
+            self.warnings.append(
+                f"{path}: --hwaccel {hwaccel}: no such device decodes this here; the CPU does"
+            )
+            return
+        self.container.close()
+        self.container, self.stream = open_video(path, device)
 
     def _passes(self, stream: Stream) -> bool:
         """Tell whether a stream is to be copied: not the video, nor what is written anew."""
@@ -201,13 +213,26 @@ class VideoReader:
 
     def _decode(self, packet: Packet) -> Iterator[VideoFrame]:
         try:
-            frames = packet.decode()
+            if self._decoder is None:
+                frames = packet.decode()
+            else:
+                frames = self._decoder.decode(packet if packet.size else None)
         except av.FFmpegError:
             self._damaged += 1
             return
         for frame in frames:
             assert isinstance(frame, VideoFrame)
-            yield frame
+            if frame.interlaced_frame and self._deinterlace == "refuse":
+                raise refusal(self.info.path)
+            if self._deinterlacer is None or not self._fits(frame):
+                yield frame
+            else:
+                yield from self._deinterlacer.push(frame)
+        if self._deinterlacer is not None and packet.size == 0 and packet.dts is None:
+            yield from self._deinterlacer.flush()
+
+    def _fits(self, frame: VideoFrame) -> bool:
+        return (frame.width, frame.height) == (self.info.width, self.info.height)
 
     def seconds(self, frame: VideoFrame) -> float:
         """Return the presentation time of a decoded frame; 0 if it has none."""
@@ -227,7 +252,7 @@ class VideoReader:
         return pts
 
     def _convert(self, frame: VideoFrame, pts: int) -> Frame:
-        if (frame.width, frame.height) != (self.info.width, self.info.height):
+        if not self._fits(frame):
             raise MediaError(
                 f"{self.info.path}: the picture changes its size at frame {self.frames_read} "
                 f"({self.info.width}x{self.info.height} to {frame.width}x{frame.height}); "
@@ -236,12 +261,13 @@ class VideoReader:
         if self.first_pts is None:
             self.first_pts = pts
             if is_pipe(self.info.path):
-                rotation, matrix = orientation_of(frame)
-                self.info = replace(self.info, rotation=rotation, matrix=matrix)
+                self.info = _told_by(frame, self.info)
         self.frames_read += 1
-        layout = self.info.layout
-        planes = to_planes(frame, layout) if self.frames_read > self.skip else ()
-        return Frame(planes, layout, pts, frame.duration or 0)
+        layout, duration = self.info.layout, frame.duration or 0
+        if self.frames_read <= self.skip:
+            return Frame((), layout, pts, duration)
+        frame = planar(frame, layout)
+        return Frame(to_planes(frame, layout), layout, pts, duration, to_alpha(frame, layout))
 
     def _judge(self) -> None:
         info = self.info
@@ -271,6 +297,12 @@ class VideoReader:
             )
 
 
+def _told_by(frame: VideoFrame, info: VideoInfo) -> VideoInfo:
+    """Add what the first frame of a video tells."""
+    matrix = display_matrix(frame)
+    return replace(info, rotation=frame.rotation, matrix=matrix, hdr=Hdr.of(frame))
+
+
 def _exact(seconds: float) -> Fraction:
     return Fraction(seconds).limit_denominator(1_000_000)
 
@@ -286,42 +318,3 @@ def _reaches(packet: Packet, end: Fraction | None, more: int = 0) -> bool:
 # Frames of a pipe that are decoded at once, and what may lie among them at the most.
 _HEAD, _HEAD_ITEMS = 8, 4096
 _INTERLEAVING = 10  # seconds by which the sound of a frame may lie behind it in the file
-
-
-def plane_codes(plane: VideoPlane, bits: int, width: int) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return a view of the codes of a plane, ``(height, width)``, without its padding."""
-    dtype = np.dtype(np.uint8 if bits == 8 else "<u2")
-    return np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1)[:, :width]
-
-
-def to_planes(frame: VideoFrame, layout: Layout) -> tuple[Tensor, ...]:
-    """Copy the planes of an FFmpeg frame into tensors (see :class:`Frame`)."""
-    name = frame.format.name.replace("yuvj", "yuv")
-    if name != layout.pix_fmt:
-        frame = frame.reformat(format=layout.pix_fmt)
-    planes = []
-    for plane in frame.planes:
-        codes = plane_codes(plane, layout.bits, plane.width)
-        # int32 rather than uint16: few of torch's operations know the latter.
-        copy = codes.copy() if layout.bits == 8 else codes.astype(np.int32)
-        planes.append(torch.from_numpy(copy))
-    if layout.kind == "rgb":
-        green, blue, red = planes
-        return (torch.stack([red, green, blue]),)
-    if layout.kind == "gray":
-        return (planes[0][None],)
-    return planes[0][None], torch.stack(planes[1:])
-
-
-def from_planes(planes: tuple[Tensor, ...], layout: Layout) -> VideoFrame:
-    """Build an FFmpeg frame from planes: the inverse of :func:`to_planes`."""
-    height, width = planes[0].shape[-2:]
-    if layout.kind == "rgb":
-        red, green, blue = planes[0]
-        ordered = [green, blue, red]
-    else:
-        ordered = [p for group in planes for p in group]
-    frame = VideoFrame(width, height, layout.pix_fmt)
-    for plane, codes in zip(frame.planes, ordered, strict=True):
-        plane_codes(plane, layout.bits, plane.width)[:] = codes.cpu().numpy()
-    return frame

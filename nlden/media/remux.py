@@ -37,7 +37,10 @@ _MPEGTS = (
     *("dvb_subtitle", "dvb_teletext", "klv", "timed_id3", "smpte_2038"),
 )
 # What describes the stream as it was encoded, or the program that wrote it.
-_STALE = ("encoder", "software", "major_brand", "minor_version", "compatible_brands", "duration")
+_STALE = (
+    *("encoder", "software", "major_brand", "minor_version", "compatible_brands", "duration"),
+    "alpha_mode",
+)
 _STATISTICS = ("bps", "number_of_", "_statistics_")
 
 

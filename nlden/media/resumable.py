@@ -11,8 +11,8 @@ import av
 from av.stream import Stream
 
 from nlden.media.encoding import Encoding
+from nlden.media.frames import Frame
 from nlden.media.probe import MediaError, VideoInfo
-from nlden.media.reader import Frame
 from nlden.media.segments import SegmentEncoder, finished_frames, read_packets, read_table
 from nlden.media.target import TargetError
 from nlden.media.trim import Packet, packet_seconds
@@ -61,6 +61,7 @@ class ResumableWriter:
         self._times: list[int] = []
         self._number = self._delay = 0
         self._tail: list[int] = []
+        self._lost: list[str] = []
 
     @property
     def done(self) -> int:
@@ -70,7 +71,7 @@ class ResumableWriter:
     @property
     def warnings(self) -> list[str]:
         """Return lines for the user; complete after closing."""
-        return self._writer.warnings
+        return [*dict.fromkeys(self._lost), *self._writer.warnings]
 
     def write(self, frame: Frame) -> None:
         """Encode a frame, or pass over it if it is done."""
@@ -94,6 +95,7 @@ class ResumableWriter:
     def _finish_segment(self) -> None:
         if self._encoder is not None:
             self._encoder.finish()
+            self._lost += self._encoder.warnings
             self._encoder = None
         table = read_table(self._folder, self._number)
         if sorted(table.pts) != self._times:

@@ -7,7 +7,8 @@ from pathlib import Path
 import av
 from av.video.frame import VideoFrame
 
-from nlden.media.reader import Frame, VideoReader, to_planes
+from nlden.media.frames import Frame, to_planes
+from nlden.media.reader import VideoReader
 
 _NEAR = 1.0  # seconds that are decoded rather than sought
 _FORWARD = 30  # frames that are decoded at the most on the way to a chosen one

@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 
 from nlden.media.encoder import VideoEncoder
-from nlden.media.reader import Frame
+from nlden.media.frames import Frame
 from nlden.media.trim import Packet
 
 
@@ -129,6 +129,11 @@ class SegmentEncoder:
         self._file.close()
         self._table.extradata = bytes(self._encoder.stream.codec_context.extradata or b"").hex()
         write_durably(table_path(self._folder, self._number), json.dumps(asdict(self._table)))
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what the encoder has to tell the user."""
+        return self._encoder.warnings
 
     def discard(self) -> None:
         """Give the segment up."""

@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nlden.media.frames import plane_codes
 from nlden.media.probe import MediaError, open_video, reading
-from nlden.media.reader import plane_codes
 from nlden.media.writer import Target
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")

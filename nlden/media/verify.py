@@ -6,8 +6,9 @@ from pathlib import Path
 import av
 from av.stream import Disposition, Stream
 
-from nlden.media.probe import MediaError, VideoInfo, orientation
+from nlden.media.probe import VideoInfo, first_frame
 from nlden.media.remux import label, passing
+from nlden.media.side_data import display_matrix
 
 # Given by FFmpeg to every file of a kind, or the same for all streams.
 _OF_NO_INTEREST = ("handler_name", "vendor_id", "creation_time", "language", "filename", "mimetype")
@@ -47,13 +48,9 @@ def differences(
         ]
         for kind, metadata, disposition, stream in pairs:
             losses += _of_stream(kind, metadata, disposition, stream)
-    if info.matrix is not None:
-        try:
-            _, matrix = orientation(path)
-        except MediaError:
-            matrix = None
-        if matrix != info.matrix:
-            losses.append(f"the rotation by {info.rotation} degrees")
+    first = None if info.matrix is None else first_frame(path)
+    if info.matrix is not None and (first is None or display_matrix(first) != info.matrix):
+        losses.append(f"the rotation by {info.rotation} degrees")
     if not losses:
         return []
     advice = "" if path.suffix.lower() == ".mkv" else " (.mkv keeps the most)"

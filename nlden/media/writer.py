@@ -17,9 +17,9 @@ from av.stream import Stream
 
 from nlden.media.encoder import VideoEncoder
 from nlden.media.encoding import Encoding, supported_codecs
+from nlden.media.frames import Frame
 from nlden.media.pipes import is_pipe, suffix_of
 from nlden.media.probe import MediaError, VideoInfo
-from nlden.media.reader import Frame
 from nlden.media.remux import StreamCopier, kept_tags, passing
 from nlden.media.sequences import is_sequence
 from nlden.media.target import Target, TargetError
@@ -28,7 +28,7 @@ from nlden.media.verify import differences
 
 __all__ = ["Encoding", "Target", "VideoWriter"]
 
-_CONSTANT_RATE = ("avi", "yuv4mpegpipe", "image2")
+_CONSTANT_RATE = ("avi", "yuv4mpegpipe", "image2", "mpeg1video", "mpeg2video")
 
 
 class VideoWriter:
@@ -70,9 +70,9 @@ class VideoWriter:
             self._container = self._open(encoding)
             form = self._container.format.name
             supported = supported_codecs(self._container)
-            self._choice = encoding.choose(info, self._suffix, supported)
-            self.codec, self.pix_fmt, _ = self._choice
-            self._constant = form in _CONSTANT_RATE
+            self._choice = choice = encoding.choose(info, self._suffix, supported)
+            self.codec, self.pix_fmt = choice.codec, choice.pix_fmt
+            self._constant = form in _CONSTANT_RATE or self.codec in _CONSTANT_RATE
             # Such formats begin at zero, whatever the time of the first frame.
             self._shift = shift if shift or not self._constant else info.start
             self._rate = info.rate or Fraction(25)
@@ -92,7 +92,7 @@ class VideoWriter:
         except MediaError:
             self._target.discard()
             raise
-        self.warnings = [*encoding.remarks(info, self.codec), *self._copier.warnings]
+        self.warnings = [*choice.remarks, *self._copier.warnings]
 
     def _open(self, encoding: Encoding) -> OutputContainer:
         try:
@@ -208,6 +208,7 @@ class VideoWriter:
             raise
 
     def _warn(self) -> None:
+        self.warnings += self._encoder.warnings
         if self._uneven:
             self.warnings.append(
                 f"{self.path}: {self._suffix} holds a constant frame rate only; "

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nlden.media.color import YCbCr, pack_yuv420, unpack_yuv420
+from nlden.media.frames import from_planes, to_planes
 from nlden.media.probe import Layout
-from nlden.media.reader import from_planes, to_planes
 from nlden.noise.synthesis import quantize, store_yuv420
 
 _LAYOUT = Layout("yuv420", 8)

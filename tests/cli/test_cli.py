@@ -108,6 +108,12 @@ def test_a_bad_file_among_good_ones_fails_alone(clip, tmp_path):
         (["--sigma", "much"], "--sigma"),
         (["--sigma-luma", "256"], "--sigma-luma"),
         (["--strength", "1.5"], "--strength"),
+        (["--luma-strength", "-1"], "--luma-strength"),
+        (["--chroma-strength", "nan"], "--chroma-strength"),
+        (["-e", "crf"], "-e crf"),
+        (["-e", "=3"], "-e =3"),
+        (["--deinterlace", "perhaps"], "refuse, auto, all, none"),
+        (["--hwaccel", "abacus"], "--hwaccel abacus: give one of none, auto, cuda"),
         (["--tile", "3"], "--tile"),
         (["--precision", "int3"], "--precision"),
         (["--device", "cuda:99"], "--device"),
@@ -191,6 +197,53 @@ def test_unusable_targets_are_told_in_one_line(clip, tmp_path, target, status, w
     assert source.read_bytes() == content
     assert (tmp_path / "old.mp4").read_text() == "precious"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "old.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["-e", "nonsense=1"], "-e nonsense=1: the encoder libx264 has no option nonsense"),
+        (["--codec", "prores_ks", "--crf", "3"], "--codec prores_ks: .mp4 cannot hold it"),
+        (["--codec", "ffv1", "--crf", "3"], "--crf: the encoder ffv1"),
+        (["-e", "profile=nonsense"], "cannot be opened"),
+    ],
+)
+def test_impossible_encoders_are_told_in_one_line(clip, tmp_path, options, word):
+    source = clip(frames=1)
+    result = nlden("denoise", source, "-o", tmp_path / "out.mp4", *options)
+    assert result.returncode == 1
+    assert any(word in line for line in result.stderr.splitlines()), result.stderr
+    assert "Traceback" not in result.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
+
+
+def test_interlaced_video_needs_a_word(clip, decode, tmp_path):
+    source = clip(frames=3, options={"flags": "+ildct+ilme"}, size=(64, 96))
+    target = tmp_path / "out.mp4"
+    result = nlden("denoise", source, "-o", target)
+    assert result.returncode == 1
+    assert "--deinterlace auto" in one_line(result)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
+    result = nlden("denoise", source, "-o", target, "--deinterlace", "auto")
+    assert result.returncode == 0, result.stderr
+    assert decode(target).times == decode(source).times
+
+
+def test_decoding_on_hardware_that_is_not_there_is_one_warning(clip, decode, tmp_path):
+    from nlden.media.hardware import device_for
+
+    source = clip(frames=2)
+    if device_for(source, "qsv"):
+        pytest.skip("the hardware is there")
+    target = tmp_path / "out.mp4"
+    arguments = ("--hwaccel", "qsv", "--lossless", "--strength", 0)
+    result = nlden("denoise", source, "-o", target, *arguments)
+    assert result.returncode == 0
+    assert result.stderr.count("--hwaccel qsv") == 1
+    assert all(
+        (a == b).all()
+        for a, b in zip(decode(source).pictures, decode(target).pictures, strict=True)
+    )
 
 
 def test_y_overwrites(clip, decode, tmp_path):

@@ -15,7 +15,10 @@ from nlden.noise.estimation import Levels
 
 CPU = torch.device("cpu")
 COLOR = YCbCr("bt709")
-CHROMA = {"yuv420": (2, 2), "yuv422": (1, 2), "yuv444": (1, 1)}
+CHROMA = {
+    **{"yuv420": (2, 2), "yuv422": (1, 2), "yuv444": (1, 1)},
+    **{"yuv440": (2, 1), "yuv411": (1, 4), "yuv410": (4, 4)},
+}
 KINDS = [*CHROMA, "gray", "rgb"]
 
 
@@ -67,7 +70,7 @@ def codes(layout, size, seed=0):
 @settings(deadline=None, max_examples=25)
 @given(
     kind=st.sampled_from(KINDS),
-    bits=st.sampled_from([8, 10, 12, 16]),
+    bits=st.sampled_from([8, 9, 10, 12, 14, 16]),
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     strength=st.floats(0, 1),
 )
@@ -129,7 +132,7 @@ def test_the_planes_of_444_change_as_their_rgb_does(denoiser, network, color):
     assert torch.allclose(torch.cat([luma, chroma]), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["yuv444", "yuv422"])
+@pytest.mark.parametrize("kind", ["yuv444", "yuv422", "yuv440", "yuv411", "yuv410"])
 @pytest.mark.parametrize("color", [COLOR, YCbCr("bt601", full_range=True)], ids=str)
 def test_the_network_is_told_the_noise_that_it_sees(denoiser, network, kind, color):
     size, levels = (128, 256), Levels(0.05, 0.02)
@@ -143,6 +146,59 @@ def test_the_network_is_told_the_noise_that_it_sees(denoiser, network, kind, col
     units = color.plane_levels(1.0)
     seen = [planes[:1].std() / units[0], planes[1:].std((1, 2)).mean() / units[1]]
     assert told[0].tolist() == pytest.approx([float(s) for s in seen], rel=0.03)
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k.startswith("yuv")])
+def test_luma_and_chroma_have_their_own_strengths(denoiser, kind):
+    layout = Layout(kind, 10)
+    planes, levels = codes(layout, (24, 32)), Levels(0.1, 0.05)
+
+    def run(strength):
+        return denoiser(planes, layout, COLOR, levels, strength)
+
+    whole, luma, chroma = run(1.0), run((1.0, 0.0)), run((0.0, 1.0))
+    assert not any(torch.equal(a, b) for a, b in zip(whole, planes, strict=True))
+    assert torch.equal(luma[0], whole[0])
+    assert torch.equal(luma[1], planes[1])
+    assert torch.equal(chroma[0], planes[0])
+    assert torch.equal(chroma[1], whole[1])
+    assert all(a is b for a, b in zip(run((0.0, 0.0)), planes, strict=True))
+    half = run((0.5, 1.0))
+    assert torch.equal(half[1], whole[1])
+    middle = (planes[0].double() + whole[0].double()) / 2
+    free = (whole[0] > 0) & (whole[0] < layout.largest)  # the rest was clipped
+    assert (half[0].double() - middle)[free].abs().max() <= 1
+
+
+@pytest.mark.parametrize("color", [YCbCr("bt709", full_range=True), YCbCr("bt601")], ids=str)
+def test_the_strengths_of_rgb_are_of_its_luma_and_chroma(denoiser, color):
+    layout = Layout("rgb", 16)
+    (rgb,) = codes(layout, (24, 32))
+
+    def run(strength):
+        return denoiser((rgb,), layout, color, Levels(0.1, 0.1), strength)[0]
+
+    pictures = [rgb, run(1.0), run((1.0, 0.0)), run((0.0, 1.0))]
+    free = torch.stack([(p > 0) & (p < layout.largest) for p in pictures]).all((0, 1))
+    assert free.float().mean() > 0.9  # the rest was clipped
+    before, whole, luma, chroma = (
+        color.from_rgb(p.double() / layout.white)[:, free] for p in pictures
+    )
+    near = {"rtol": 0, "atol": 1e-4}  # codes are rounded
+    assert (whole - before)[0].abs().max() > 0.01
+    assert (whole - before)[1:].abs().max() > 0.01
+    torch.testing.assert_close(luma[:1], whole[:1], **near)
+    torch.testing.assert_close(luma[1:], before[1:], **near)
+    torch.testing.assert_close(chroma[:1], before[:1], **near)
+    torch.testing.assert_close(chroma[1:], whole[1:], **near)
+
+
+def test_grey_has_the_strength_of_luma(denoiser):
+    layout = Layout("gray", 8)
+    gray = codes(layout, (20, 20))
+    assert denoiser(gray, layout, COLOR, Levels(0.1, 0.1), (0.0, 1.0)) is gray
+    run = [denoiser(gray, layout, COLOR, Levels(0.1, 0.1), s)[0] for s in (1.0, (1.0, 0.0))]
+    assert torch.equal(*run)
 
 
 def test_the_planes_of_420_are_told_their_own_levels(denoiser, network):
@@ -159,7 +215,8 @@ def test_without_a_reach_the_picture_stays_whole():
     assert whole.heard[0].shape == (1, 6, 45, 35)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# The chroma samples of yuv410 are as far apart as this mean reaches.
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "yuv410"])
 def test_a_network_of_rgb_alone_cleans_every_kind(kind):
     torch.manual_seed(0)
 

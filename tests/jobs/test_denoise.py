@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from nlden.jobs.denoise import Noise, Request, choose_model, denoise_file, open_denoiser
+from nlden.jobs.denoise import Request, choose_model, denoise_file, open_denoiser
+from nlden.jobs.levels import Noise
 from nlden.media.color import YCbCr
 from nlden.media.probe import Layout
 from nlden.media.reader import VideoReader
@@ -62,6 +63,34 @@ def test_noise_goes_and_everything_else_stays(clip, decode, denoiser, pix_fmt):
     assert 10 * np.log10(error(a.pictures) / error(b.pictures)) > 5
     assert (a.times, a.sound, a.tags, a.pix_fmt) == (b.times, b.sound, b.tags, b.pix_fmt)
     assert result.frames == 3
+
+
+@pytest.mark.parametrize(
+    ("luma", "chroma", "changed"), [(0.0, None, (False, True)), (None, 0.0, (True, False))]
+)
+def test_luma_and_chroma_are_denoised_apart(clip, denoiser, tmp_path, luma, chroma, changed):
+    source = clip("in.mkv", codec="ffv1", sigma=20, frames=2, audio=None)
+    request = Request(luma_strength=luma, chroma_strength=chroma)
+    denoise_file(source, tmp_path / "out.mkv", denoiser, request)
+    planes = []
+    for path in (source, tmp_path / "out.mkv"):
+        with VideoReader(path) as reader:
+            planes.append([item.planes for item in reader])
+    for before, after in zip(*planes, strict=True):
+        assert tuple(not torch.equal(a, b) for a, b in zip(before, after, strict=True)) == changed
+
+
+def test_alpha_travels_beside_the_picture(clip, denoiser, tmp_path):
+    source = clip("in.mkv", codec="ffv1", pix_fmt="yuva420p", sigma=20, frames=2, audio=None)
+    result = denoise_file(source, tmp_path / "out.mkv", denoiser, Request())
+    assert result.warnings == []
+    found = []
+    for path in (source, tmp_path / "out.mkv"):
+        with VideoReader(path) as reader:
+            found.append(list(reader))
+    for before, after in zip(*found, strict=True):
+        assert torch.equal(before.alpha, after.alpha)
+        assert not torch.equal(before.planes[0], after.planes[0])
 
 
 def test_progress_counts_every_frame(clip, denoiser, tmp_path):

@@ -7,8 +7,9 @@ import pytest
 import torch
 from filelock import FileLock
 
-from nlden.jobs.denoise import Interrupted, Noise, Request, denoise_file, open_denoiser
+from nlden.jobs.denoise import Interrupted, Request, denoise_file, open_denoiser
 from nlden.jobs.journal import ResumeError, folder_of, kept_frames, kept_setting
+from nlden.jobs.levels import Noise
 from nlden.media.encoding import Encoding
 from nlden.media.probe import MediaError
 

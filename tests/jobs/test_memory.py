@@ -13,7 +13,8 @@ import resource, sys
 from pathlib import Path
 import torch
 from nlden.inference.engines import keep_freed_memory
-from nlden.jobs.denoise import Noise, Request, denoise_file, open_denoiser
+from nlden.jobs.denoise import Request, denoise_file, open_denoiser
+from nlden.jobs.levels import Noise
 torch.set_num_threads(1)
 keep_freed_memory()
 denoiser = open_denoiser("image-base", torch.device("cpu"), "fp32", None)

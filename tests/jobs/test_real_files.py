@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from nlden.jobs.denoise import Noise, Request, denoise_file, open_denoiser
+from nlden.jobs.denoise import Request, denoise_file, open_denoiser
+from nlden.jobs.levels import Noise
 from nlden.media import Encoding, MediaError
 
 PACKAGES = Path(site.getsitepackages()[0])

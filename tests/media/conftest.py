@@ -59,7 +59,7 @@ def make_film(path: Path, film: Film) -> Path:
     with av.open(str(path), "w", options=film.container) as container:
         container.metadata.update({tag: f"the {tag}" for tag in film.tags})
         video = container.add_stream(film.video, rate=1 / film.unit, options=film.options)
-        video.width, video.height, video.pix_fmt = 64, 64, film.pix_fmt
+        video.width, video.height, video.pix_fmt = 96, 96, film.pix_fmt
         video.time_base = video.codec_context.time_base = film.unit
         context = video.codec_context
         context.colorspace, context.color_range = film.colour[:2]
@@ -78,7 +78,7 @@ def make_film(path: Path, film: Film) -> Path:
         second = None
         if film.second_video:
             second = container.add_stream(film.second_video, rate=25)
-            second.width, second.height, second.pix_fmt = 64, 64, "yuv420p"
+            second.width, second.height, second.pix_fmt = 96, 96, "yuv420p"
             second.metadata["title"] = "Second"
         texts = [container.add_mux_stream(codec) for codec in film.subtitles]
         for text in texts:
@@ -128,7 +128,7 @@ def make_film(path: Path, film: Film) -> Path:
                     container.mux(sound.encode(ready))
             container.mux(sound.encode(None))
         for i, ticks in enumerate(film.pts):
-            view = photographs.astronaut()[60 + i : 124 + i, 120:184].copy()
+            view = photographs.astronaut()[60 + i : 156 + i, 120:216].copy()
             frame = av.VideoFrame.from_ndarray(view, "rgb24")
             for stream, pts, unit in ((video, ticks, film.unit), (second, i, Fraction(1, 25))):
                 if stream is not None:

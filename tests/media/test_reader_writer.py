@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from nlden.media import Encoding, Frame, Layout, MediaError, VideoReader, VideoWriter
+from nlden.media.frames import from_planes, to_planes
 from nlden.media.probe import probe
-from nlden.media.reader import from_planes, to_planes
 from nlden.media.sampling import sample_frames
 
 LOSSLESS = Encoding(lossless=True)
@@ -122,12 +122,12 @@ def test_planes_and_frames_are_inverse(name):
         ("p010le", Layout("yuv420", 10)),
         ("yuyv422", Layout("yuv422", 8)),
         ("yuvj444p", Layout("yuv444", 8)),
-        ("yuva420p", Layout("yuv420", 8)),
-        ("pal8", Layout("rgb", 8)),
+        ("yuva420p", Layout("yuv420", 8, alpha=True)),
+        ("pal8", Layout("rgb", 8, alpha=True)),
         ("bgr0", Layout("rgb", 8)),
         ("rgb48le", Layout("rgb", 16)),
-        ("yuv411p", Layout("yuv444", 8)),
-        ("ya8", Layout("gray", 8)),
+        ("yuv411p", Layout("yuv411", 8)),
+        ("ya8", Layout("gray", 8, alpha=True)),
     ],
 )
 def test_layouts_hold_other_formats(name, layout):
@@ -135,8 +135,8 @@ def test_layouts_hold_other_formats(name, layout):
 
 
 def test_probe_describes_the_stream(clip):
-    info = probe(clip(pix_fmt="yuv420p10le", codec="libx265", size=(64, 96)))
-    assert (info.height, info.width, info.codec, info.frames) == (64, 96, "hevc", 8)
+    info = probe(clip(pix_fmt="yuv420p10le", codec="libx265", size=(66, 96)))
+    assert (info.height, info.width, info.codec, info.frames) == (66, 96, "hevc", 8)
     assert info.layout == Layout("yuv420", 10)
     assert info.rate == 25
     assert info.color.matrix == "bt709"
