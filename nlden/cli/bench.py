@@ -212,6 +212,7 @@ def network(
     from nlden.evaluation.roofline import picture_cost, roofline
     from nlden.inference.engines import DTYPES, DeviceError, choose_device, keep_freed_memory
     from nlden.jobs.denoise import open_denoiser
+    from nlden.models import ImageDenoiser
     from nlden.models.pretrained import WeightsError
 
     keep_freed_memory()
@@ -220,6 +221,8 @@ def network(
         denoiser = open_denoiser(model, where, precision, None)
     except (DeviceError, WeightsError) as error:
         raise UsageError(str(error)) from error
+    if not isinstance(denoiser.network, ImageDenoiser):
+        raise UsageError(f"--model {model}: the roofline is drawn for denoisers of pictures")
     name = next(key for key, dtype in DTYPES.items() if dtype == denoiser.dtype)
     parts = roofline(denoiser.network, where, denoiser.dtype, round((sizes[0] * 1e6) ** 0.5))
     costs = [picture_cost(model, str(where), name, n) for n in sizes]

@@ -80,9 +80,11 @@ def _stream(denoiser: VideoDenoiser, clip: Tensor, sigma: float) -> Tensor:
     height, width = clip.shape[2:]
     even = F.pad(clip.transpose(0, 1), (0, width % 2, 0, height % 2), mode="replicate")
     stream = VideoStream(denoiser)
-    clean = [c for f in F.pixel_unshuffle(even, 2) for c in stream.push(f[None], sigma)]
-    clean += stream.finish(sigma)
-    return F.pixel_shuffle(torch.cat(clean), 2).transpose(0, 1)[..., :height, :width]
+    shots = [s for f in F.pixel_unshuffle(even, 2) for s in stream.push(f[None], sigma)]
+    shots += stream.finish(sigma)
+    return F.pixel_shuffle(torch.cat([s.clean for s in shots]), 2).transpose(0, 1)[
+        ..., :height, :width
+    ]
 
 
 def evaluate(

@@ -1,23 +1,24 @@
-"""Denoise the planes of a picture as a file stores them."""
+"""Denoise the planes of pictures and videos as files store them."""
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from nlden.inference.packing import Packing
+from nlden.inference.stream import StreamState, VideoStream
 from nlden.inference.tiles import tiled
-from nlden.media.color import NEUTRAL, YCbCr, pack_yuv420, unpack_yuv420
+from nlden.media.color import YCbCr
 from nlden.media.probe import Layout
-from nlden.models.image_denoiser import ImageDenoiser
+from nlden.models import ImageDenoiser, VideoDenoiser
+from nlden.models.video_denoiser import Shot
 from nlden.noise.estimation import Levels
 
-# Interpolating chroma to the size of luma keeps this share of the variance of its noise.
-_INTERPOLATED = {
-    **{"yuv422": 5 / 8, "yuv440": 5 / 8, "yuv420": (5 / 8) ** 2},
-    **{"yuv411": 21 / 32, "yuv410": (21 / 32) ** 2},
-}
+Planes: TypeAlias = tuple[Tensor, ...]
+"""Codes of a picture as in :class:`nlden.media.Frame`."""
 
 DEFAULT_TILE = 2048
 """Largest extent, in pixels, of a picture that is denoised in one piece."""
@@ -25,12 +26,7 @@ DEFAULT_TILE = 2048
 
 @dataclass
 class PlaneDenoiser:
-    """A network and how to run it over stored planes.
-
-    4:2:0 and grey pictures go through the network's ``yuv420`` way, plane by plane as they are
-    stored. Others go through RGB, and the *change* that the network makes is carried back to
-    the planes: what is not changed is not converted either, and strength 0 returns the codes.
-    Networks without a ``yuv420`` way take 4:2:0 through RGB too, and grey as three equal channels.
+    """A network and how to run it over stored planes; see :class:`Packing`.
 
     Args:
         network: the denoiser.
@@ -39,7 +35,7 @@ class PlaneDenoiser:
         tile: largest extent in pixels that is computed in one piece; None is 2048.
     """
 
-    network: ImageDenoiser
+    network: ImageDenoiser | VideoDenoiser
     device: torch.device
     dtype: torch.dtype
     tile: int | None = None
@@ -49,13 +45,13 @@ class PlaneDenoiser:
 
     def __call__(
         self,
-        planes: tuple[Tensor, ...],
+        planes: Planes,
         layout: Layout,
         color: YCbCr,
         levels: Levels,
         strength: float | tuple[float, float] = 1.0,
-    ) -> tuple[Tensor, ...]:
-        """Return the denoised codes, of the same shapes and types.
+    ) -> Planes:
+        """Return the denoised codes of a picture, of the same shapes and types.
 
         Args:
             planes: codes as in :class:`nlden.media.Frame`.
@@ -65,25 +61,15 @@ class PlaneDenoiser:
             strength: 0 keeps the picture, 1 takes the denoised one; a blend between. A pair is
                 that of luma and that of chroma; of RGB, of the luma and chroma of the change.
         """
-        luma, chroma = strength if isinstance(strength, tuple) else (strength, strength)
-        if luma == chroma == 0 or (layout.kind == "gray" and luma == 0):
-            return planes
-        values = [p.to(self.device).float() / layout.white for p in planes]
-        changes = self.change(values, layout.kind, color, levels)
-        if layout.kind == "rgb":
-            changes = [_weighted(changes[0], color, luma, chroma)]
-        else:
-            changes = [s * c for s, c in zip((luma, chroma), changes, strict=False)]
-        return tuple(
-            ((v + c) * layout.white).round().clamp(0, layout.largest).to(p)
-            for v, c, p in zip(values, changes, planes, strict=True)
-        )
+        pair = strength if isinstance(strength, tuple) else (strength, strength)
+        stream = self.stream(layout, color, levels, pair)
+        ((clean, _),) = [*stream.push(planes), *stream.finish()]
+        return clean
 
-    @torch.inference_mode()
     def change(
         self, values: Sequence[Tensor], kind: str, color: YCbCr, levels: Levels
     ) -> list[Tensor]:
-        """Return what denoising adds to the planes.
+        """Return what denoising adds to the planes of a picture.
 
         Args:
             values: float planes on the device, shaped as in :class:`nlden.media.Frame`.
@@ -91,56 +77,156 @@ class PlaneDenoiser:
             color: their matrix and range.
             levels: noise levels of the planes.
         """
-        if kind in ("yuv420", "gray") and "yuv420" in self.network.formats:
-            return self._yuv420(values, levels)
-        if kind == "gray":
-            change = self._rgb(values[0].expand(3, -1, -1), (levels.luma, levels.luma))
-            return [change.mean(0, keepdim=True)]
-        if kind == "rgb":
-            return [self._rgb(values[0], (levels.luma, levels.chroma))]
-        return self._through_rgb(values, kind, color, levels)
+        stream = ChangeStream(self, Packing(kind, color, levels, self.network.formats))
+        ((change, _),) = [*stream.push(values), *stream.finish()]
+        return change
 
-    def _yuv420(self, values: Sequence[Tensor], levels: Levels) -> list[Tensor]:
-        luma = values[0][None]
-        height, width = luma.shape[2:]
-        if len(values) == 1:
-            half = ((height + 1) // 2, (width + 1) // 2)
-            chroma = luma.new_full((1, 2, *half), NEUTRAL)
-            levels = Levels(levels.luma, 0.0)
+    def stream(
+        self,
+        layout: Layout,
+        color: YCbCr,
+        levels: Levels,
+        strength: tuple[float, float] = (1.0, 1.0),
+        past: Shot | None = None,
+    ) -> "PlaneStream":
+        """Return what denoises the frames of a video, one after the other.
+
+        Args:
+            layout: of the frames.
+            color: their matrix and range.
+            levels: their noise levels.
+            strength: of luma and of chroma, see :meth:`__call__`.
+            past: the frame before the first one, to go on where another stream ended.
+        """
+        return PlaneStream(self, layout, color, levels, strength, past)
+
+
+class ChangeStream:
+    """Frames in, what denoising adds to them out.
+
+    Args:
+        denoiser: the network.
+        packing: the way of the frames through it.
+        past: the frame before the first one.
+    """
+
+    def __init__(self, denoiser: PlaneDenoiser, packing: Packing, past: Shot | None = None) -> None:
+        self._network, self._packing = denoiser.network, packing
+        self._tile = (denoiser.tile or DEFAULT_TILE) // 2
+        self._video: VideoStream | None = None
+        if isinstance(denoiser.network, VideoDenoiser):
+            state = StreamState(past)
+            self._video = VideoStream(denoiser.network, self._tile, state)
+        self._waiting: deque[Sequence[Tensor]] = deque()
+
+    @property
+    def latency(self) -> int:
+        """Return how many frames come in before the first comes out, less one."""
+        return self._video.latency if self._video is not None else 0
+
+    @torch.inference_mode()
+    def push(
+        self, values: Sequence[Tensor], *, cut: bool = False
+    ) -> list[tuple[list[Tensor], Shot | None]]:
+        """Take the next frame.
+
+        Args:
+            values: float planes on the device, shaped as in :class:`nlden.media.Frame`.
+            cut: whether it is the first of a shot.
+
+        Returns:
+            For each frame that is ready the change of its planes, and what the next depends on.
+        """
+        packed = self._packing.enter(values)
+        if self._video is not None:
+            ready = self._video.push(packed, packed.new_tensor([self._packing.sigma]), cut=cut)
+            self._waiting.append(values)
+            return self._leave(ready)
+        change = self._clean(packed) - packed
+        return [(self._packing.leave(change, values), None)]
+
+    @torch.inference_mode()
+    def finish(self) -> list[tuple[list[Tensor], Shot | None]]:
+        """Return the frames that no other follows."""
+        if self._video is None:
+            return []
+        sigma = torch.tensor([self._packing.sigma], device=next(self._network.parameters()).device)
+        return self._leave(self._video.finish(sigma))
+
+    def _leave(self, shots: Sequence[Shot]) -> list[tuple[list[Tensor], Shot | None]]:
+        return [(self._packing.leave(s.clean - s.noisy, self._waiting.popleft()), s) for s in shots]
+
+    def _clean(self, packed: Tensor) -> Tensor:
+        assert isinstance(self._network, ImageDenoiser)
+        network, level = self._network, packed.new_tensor([self._packing.sigma])
+        if network.reach is None:
+            return network(packed, level)
+        return tiled(lambda x: network(x, level), packed, self._tile, network.reach, network.grid)
+
+
+class PlaneStream:
+    """Frames of codes in, denoised frames of codes out; see :meth:`PlaneDenoiser.stream`."""
+
+    def __init__(
+        self,
+        denoiser: PlaneDenoiser,
+        layout: Layout,
+        color: YCbCr,
+        levels: Levels,
+        strength: tuple[float, float] = (1.0, 1.0),
+        past: Shot | None = None,
+    ) -> None:
+        self._device, self._layout, self._color = denoiser.device, layout, color
+        self._luma, self._chroma = strength
+        packing = Packing(layout.kind, color, levels, denoiser.network.formats)
+        self._changes = ChangeStream(denoiser, packing, past)
+        # At strength 0 the network is not asked.
+        gray = layout.kind == "gray"
+        self._keeps = self._luma == 0 and (gray or self._chroma == 0)
+        self._waiting: deque[Planes] = deque()
+
+    @property
+    def latency(self) -> int:
+        """Return how many frames come in before the first comes out, less one."""
+        return 0 if self._keeps else self._changes.latency
+
+    def push(self, planes: Planes, *, cut: bool = False) -> list[tuple[Planes, Shot | None]]:
+        """Take the next frame.
+
+        Args:
+            planes: its codes.
+            cut: whether it is the first of a shot.
+
+        Returns:
+            The denoised codes of each frame that is ready, of the same shapes and types, and what
+            the next one depends on: nothing for networks that take frames one by one.
+        """
+        if self._keeps:
+            return [(planes, None)]
+        self._waiting.append(planes)
+        values = [p.to(self._device).float() / self._layout.white for p in planes]
+        return self._round(self._changes.push(values, cut=cut))
+
+    def finish(self) -> list[tuple[Planes, Shot | None]]:
+        """Return the frames that no other follows; see :meth:`push`."""
+        return self._round(self._changes.finish())
+
+    def _round(
+        self, ready: Sequence[tuple[list[Tensor], Shot | None]]
+    ) -> list[tuple[Planes, Shot | None]]:
+        return [(self._changed(self._waiting.popleft(), c), shot) for c, shot in ready]
+
+    def _changed(self, planes: Planes, changes: list[Tensor]) -> Planes:
+        if self._layout.kind == "rgb":
+            changes = [_weighted(changes[0], self._color, self._luma, self._chroma)]
         else:
-            chroma = values[1][None]
-        packed = pack_yuv420(luma, chroma)
-        change = self._change(packed, (levels.luma, levels.chroma))
-        parts = unpack_yuv420(change, (height, width))
-        return [part[0] for part in parts[: len(values)]]
-
-    def _rgb(self, rgb: Tensor, sigma: tuple[float, float]) -> Tensor:
-        height, width = rgb.shape[1:]
-        even = F.pad(rgb[None], (0, width % 2, 0, height % 2), mode="replicate")
-        change = F.pixel_shuffle(self._change(F.pixel_unshuffle(even, 2), sigma), 2)
-        return change[0, :, :height, :width]
-
-    def _through_rgb(
-        self, values: Sequence[Tensor], kind: str, color: YCbCr, levels: Levels
-    ) -> list[Tensor]:
-        luma, chroma = values
-        size = luma.shape[1:]
-        wide = F.interpolate(chroma[None], size=size, mode="bilinear", align_corners=False)[0]
-        rgb = color.to_rgb(torch.cat([luma, wide]))
-        luma_unit, chroma_unit = color.plane_levels(1.0)
-        kept = _INTERPOLATED.get(kind, 1.0) ** 0.5
-        change = self._rgb(rgb, (levels.luma / luma_unit, levels.chroma * kept / chroma_unit))
-        change = color.from_rgb(change) - color.offsets().to(change)[:, None, None]
-        return [change[:1], F.adaptive_avg_pool2d(change[1:], (chroma.shape[1], chroma.shape[2]))]
-
-    def _change(self, packed: Tensor, sigma: tuple[float, float]) -> Tensor:
-        level = packed.new_tensor([sigma])
-        reach = self.network.reach
-        tile = (self.tile or DEFAULT_TILE) // 2
-        if reach is None:
-            return self.network(packed, level) - packed
-        clean = tiled(lambda x: self.network(x, level), packed, tile, reach, self.network.grid)
-        return clean - packed
+            scales = (self._luma, self._chroma)
+            changes = [s * c for s, c in zip(scales, changes, strict=False)]
+        white, largest = self._layout.white, self._layout.largest
+        return tuple(
+            (p.to(c.device).float() + c * white).round().clamp(0, largest).to(p)
+            for p, c in zip(planes, changes, strict=True)
+        )
 
 
 def _weighted(rgb: Tensor, color: YCbCr, luma: float, chroma: float) -> Tensor:

@@ -71,7 +71,7 @@ class VideoStream:
         return self.network.ahead
 
     @torch.inference_mode()
-    def push(self, noisy: Tensor, sigma: Tensor | float, *, cut: bool = False) -> list[Tensor]:
+    def push(self, noisy: Tensor, sigma: Tensor | float, *, cut: bool = False) -> list[Shot]:
         """Take the next frame.
 
         Args:
@@ -80,7 +80,8 @@ class VideoStream:
             cut: whether it is the first of a shot.
 
         Returns:
-            The clean frames that are ready, packed, in float32.
+            The frames that are ready, each as it came and clean; what follows depends on the
+            last one alone.
 
         Raises:
             ValueError: if the frame is of another format or size than those before.
@@ -91,7 +92,7 @@ class VideoStream:
                 f"the frame has the shape {tuple(noisy.shape)} after frames of "
                 f"{tuple(last.noisy.shape)}"
             )
-        clean = self.finish(sigma) if cut else []
+        ready = self.finish(sigma) if cut else []
         noisy = noisy.float()
         level = noise_map(sigma, noisy)
 
@@ -102,19 +103,19 @@ class VideoStream:
         pending = (*self.state.pending, shot)
         self.state = StreamState(self.state.past, pending)
         if len(pending) > self.network.ahead:
-            clean.append(self._next(level))
-        return clean
+            ready.append(self._next(level))
+        return ready
 
     @torch.inference_mode()
-    def finish(self, sigma: Tensor | float) -> list[Tensor]:
+    def finish(self, sigma: Tensor | float) -> list[Shot]:
         """Return the frames that no other follows; the next one begins a new shot."""
-        clean = []
+        ready = []
         while self.state.pending:
-            clean.append(self._next(noise_map(sigma, self.state.pending[0].noisy)))
+            ready.append(self._next(noise_map(sigma, self.state.pending[0].noisy)))
         self.state = StreamState()
-        return clean
+        return ready
 
-    def _next(self, level: Tensor) -> Tensor:
+    def _next(self, level: Tensor) -> Shot:
         """Denoise the first of the waiting frames and make it the past."""
         shot, *following = self.state.pending
         past = self.state.past
@@ -128,9 +129,9 @@ class VideoStream:
             return self.network.denoise(here[0], x[:, :2], before, here[1:])
 
         everything = [level, *(t for s in shots for t in (s.noisy, s.clean))]
-        clean = self._tiled(denoise, torch.cat(everything, dim=1))
-        self.state = StreamState(Shot(shot.noisy, clean), tuple(following))
-        return clean
+        done = Shot(shot.noisy, self._tiled(denoise, torch.cat(everything, dim=1)))
+        self.state = StreamState(done, tuple(following))
+        return done
 
     def _tiled(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         reach = self.network.reach

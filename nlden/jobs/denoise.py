@@ -3,15 +3,17 @@
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
 from nlden.inference.engines import DTYPES, choose_precision
 from nlden.inference.planes import PlaneDenoiser
+from nlden.jobs.cleaning import CONTEXT, Denoiser, clean_frames
 from nlden.jobs.journal import Journal, ResumeError, fingerprint, kept_frames, source_identity
 from nlden.jobs.levels import Noise, estimate_frames, estimate_video
 from nlden.jobs.pipeline import WriteBehind, read_ahead
@@ -26,12 +28,9 @@ from nlden.media.stills import Still, is_still, read_still, write_still
 from nlden.media.target import TargetError
 from nlden.media.trim import Packet
 from nlden.media.writer import Encoding, VideoWriter
-from nlden.models import ImageDenoiser
+from nlden.models import ImageDenoiser, VideoDenoiser
 from nlden.models.pretrained import WeightsError, load
 from nlden.noise.estimation import Levels, estimate_levels
-
-Planes: TypeAlias = tuple[torch.Tensor, ...]
-"""Codes of a picture as in :class:`nlden.media.Frame`."""
 
 _RGB = YCbCr("bt709", full_range=True)
 
@@ -213,7 +212,7 @@ def video_levels(reader: VideoReader, request: Request) -> Levels:
 def denoise_video(
     source: Path,
     target: Path,
-    denoiser: Callable[[Planes, Layout, YCbCr, Levels, tuple[float, float]], Planes],
+    denoiser: Denoiser,
     request: Request,
     progress: Callable[[int, int], None] = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
@@ -224,7 +223,7 @@ def denoise_video(
     Args:
         source: the file, or standard input.
         target: where to write, or standard output.
-        denoiser: called for each frame.
+        denoiser: opens the stream that the frames go through.
         request: how.
         progress: see :func:`denoise_file`.
         stop: likewise; asked only where there is a journal.
@@ -241,6 +240,7 @@ def denoise_video(
         known = journal.levels if journal is not None else None
         levels = known or video_levels(reader, request)
         if journal is None:
+            passed, past = 0, None
             writer = VideoWriter(target, info, reader.streams, request.encoding, shift)
         else:
             if known is None:
@@ -254,7 +254,9 @@ def denoise_video(
                 journal.folder,
                 request.segment,
             )
-            reader.skip = writer.done
+            passed, past = writer.done, journal.past(writer.done)
+        stream = denoiser.stream(info.layout, info.color, levels, request.strengths, past)
+        reader.skip = max(0, passed - CONTEXT) if stream.latency else passed
 
         def write(item: "Frame | Packet") -> None:
             if isinstance(item, Frame):
@@ -264,20 +266,20 @@ def denoise_video(
 
         done, stopped = 0, False
         with writer:
-            with WriteBehind(write) as behind:
-                for item in read_ahead(reader):
+            with (
+                WriteBehind(write) as behind,
+                closing(read_ahead(reader)) as items,
+                closing(clean_frames(items, stream, info.layout, passed)) as cleaned,
+            ):
+                for item, shot in cleaned:
                     if isinstance(item, Frame):
-                        at_segment = journal is not None and done % request.segment == 0
-                        stopped = at_segment and stop()
-                        if stopped:
+                        if journal is not None and done % request.segment == 0 and stop():
+                            stopped = True
                             break
-                        if item.planes:
-                            planes = denoiser(
-                                item.planes, info.layout, info.color, levels, request.strengths
-                            )
-                            item = replace(item, planes=planes)
                         done += 1
                         progress(done, total)
+                        if journal is not None and shot and done % request.segment == 0:
+                            journal.keep_past(done, shot)
                     behind.put(item)
             if stopped:  # not before all that was handed over is written
                 raise Interrupted(done)
@@ -332,7 +334,7 @@ def open_denoiser(
         WeightsError: if the weights cannot be read or are of another kind of network.
     """
     network = load(model)
-    if not isinstance(network, ImageDenoiser):
+    if not isinstance(network, ImageDenoiser | VideoDenoiser):
         raise WeightsError(f"{model}: these weights are not of a denoiser")
     if precision == "auto":
         precision = choose_precision(network, device)

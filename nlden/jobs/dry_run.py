@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from nlden.inference.engines import synchronize
-from nlden.inference.planes import DEFAULT_TILE, PlaneDenoiser
+from nlden.inference.planes import DEFAULT_TILE, PlaneDenoiser, Planes
+from nlden.jobs.cleaning import Stream
 from nlden.jobs.denoise import Request, clean_still, denoise_video, expected_frames
 from nlden.jobs.inspect import fates
 from nlden.jobs.journal import Journal
@@ -21,6 +21,7 @@ from nlden.media.reader import VideoReader
 from nlden.media.remux import label
 from nlden.media.sequences import is_sequence
 from nlden.media.stills import is_still
+from nlden.models.video_denoiser import Shot
 from nlden.noise.estimation import Levels
 
 _FRAMES = 72  # more than decoders and encoders hold back
@@ -121,25 +122,49 @@ class _Trial:
 
     def __init__(self, denoiser: PlaneDenoiser) -> None:
         self._denoiser = denoiser
-        self._frames = 0
         self.seconds: list[float] = []
 
-    def __call__(
+    def stream(
         self,
-        planes: tuple[Tensor, ...],
         layout: Layout,
         color: YCbCr,
         levels: Levels,
         strength: tuple[float, float] = (1.0, 1.0),
-    ) -> tuple[Tensor, ...]:
+        past: Shot | None = None,
+    ) -> "_TrialStream":
+        inner = self._denoiser.stream(layout, color, levels, strength, past)
+        return _TrialStream(inner, self._denoiser.device, self.seconds)
+
+
+class _TrialStream:
+    """A stream that gives every frame back as it came."""
+
+    def __init__(self, inner: Stream, device: torch.device, seconds: list[float]) -> None:
+        self._inner, self._device, self._seconds = inner, device, seconds
+        self._frames = 0
+
+    @property
+    def latency(self) -> int:
+        return self._inner.latency
+
+    def push(self, planes: Planes, *, cut: bool = False) -> list[tuple[Planes, Shot | None]]:
         self._frames += 1
-        if self._frames - 1 not in _TRIED:
-            return tuple(p.clone() for p in planes)
-        begun = time.perf_counter()
-        clean = self._denoiser(planes, layout, color, levels, strength)
-        synchronize(self._denoiser.device)
-        self.seconds.append(time.perf_counter() - begun)
-        return clean
+        # As many in a row as give a frame of a network that looks ahead, or one.
+        if any(0 <= self._frames - 1 - at <= self.latency for at in _TRIED):
+            begun = time.perf_counter()
+            ready = self._inner.push(planes)
+            synchronize(self._device)
+            if ready:
+                self._seconds.append(time.perf_counter() - begun)
+        return [(tuple(p.clone() for p in planes), None)]
+
+    def finish(self) -> list[tuple[Planes, Shot | None]]:
+        if not self._seconds:  # fewer frames than it looks ahead
+            begun = time.perf_counter()
+            ready = len(self._inner.finish())
+            synchronize(self._device)
+            self._seconds.append((time.perf_counter() - begun) / max(1, ready))
+        return []
 
 
 def _report(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from nlden.media.probe import MediaError
 from nlden.media.segments import finished_frames, write_durably
 from nlden.media.sequences import is_sequence, numbers
 from nlden.media.target import TargetError
+from nlden.models.video_denoiser import Shot
 from nlden.noise.estimation import Levels
 
 
@@ -75,9 +79,8 @@ def fingerprint(network: nn.Module) -> str:
 class Journal:
     """The folder of a run: opened by one run at a time, gone when the target is complete.
 
-    A segment begins with the state of the denoiser, which is empty as long as every frame is
-    denoised by itself; a denoiser that remembers frames keeps its state in this folder, beside
-    the segment that it begins.
+    A denoiser that looks at neighbours begins a segment with the last frame of the one before:
+    that lies here, too.
 
     Args:
         target: the file that is written.
@@ -138,6 +141,29 @@ class Journal:
             write_durably(self.folder / _JOB, json.dumps(job, indent=1))
         except OSError as error:
             raise TargetError(f"{self.target}: writing failed ({error.strerror})") from error
+
+    def keep_past(self, frames: int, shot: Shot) -> None:
+        """Keep the last of so many first frames, on which those that follow depend."""
+        path = self._past(frames)
+        part = path.with_suffix(".tmp")
+        try:
+            save_file({"noisy": shot.noisy.cpu(), "clean": shot.clean.cpu()}, part)
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
+            # Segments are finished in another thread: the one before may be needed still.
+            for old in sorted(self.folder.glob("*.past"))[:-2]:
+                old.unlink()
+        except (OSError, SafetensorError) as error:
+            raise TargetError(f"{self.target}: writing failed ({error})") from error
+
+    def past(self, frames: int) -> Shot | None:
+        """Return what :meth:`keep_past` kept; None if there is nothing."""
+        path = self._past(frames)
+        return Shot(**load_file(path)) if path.exists() else None
+
+    def _past(self, frames: int) -> Path:
+        return self.folder / f"{frames:09d}.past"
 
     def close(self, *, keep: bool) -> None:
         """Let the folder go, unless finished segments are to be kept in it."""

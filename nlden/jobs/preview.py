@@ -1,6 +1,8 @@
 """Before a long run: one frame before and after as a picture, or a few seconds side by side."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,8 +12,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch.nn import functional as F
 
-from nlden.inference.planes import PlaneDenoiser
-from nlden.jobs.denoise import Planes, Request, clean_still, video_levels
+from nlden.inference.planes import PlaneDenoiser, Planes
+from nlden.jobs.cleaning import Item, clean_frames
+from nlden.jobs.denoise import Request, clean_still, video_levels
 from nlden.jobs.pipeline import WriteBehind, read_ahead
 from nlden.media.frames import Frame, from_planes
 from nlden.media.probe import Layout, MediaError, VideoInfo
@@ -20,8 +23,10 @@ from nlden.media.sequences import is_sequence
 from nlden.media.stills import Still, is_still, read_still, write_still
 from nlden.media.trim import Packet
 from nlden.media.writer import VideoWriter
+from nlden.models import VideoDenoiser
 from nlden.noise.estimation import Levels
 
+_BEFORE = 0.5  # seconds
 _SPACE, _ZOOM, _WIDEST = 8, 4, 960  # pixels between pictures, enlargement, a column's width
 _MATRIX = {"bt601": 5, "bt709": 1, "bt2020": 9}
 
@@ -48,20 +53,40 @@ def preview(
         clean, levels = clean_still(source, denoiser, request)
         before, after = (_picture(s) for s in (read_still(source), clean))
     else:
-        with VideoReader(source, second, None, 1, request.deinterlace, request.hwaccel) as reader:
-            info = reader.info
-            found = (item for item in reader if isinstance(item, Frame))
-            frame = next(found, None)
-            if frame is None:
-                raise MediaError(f"{source}: no frame at {second:g} s")
-        levels = video_levels(reader, request)
-        planes = denoiser(frame.planes, info.layout, info.color, levels, request.strengths)
-        before, after = (_displayed(p, info) for p in (frame.planes, planes))
+        pair, info, levels = _frame_at(source, second, denoiser, request)
+        before, after = (_displayed(p, info) for p in pair)
     told = f"denoised: noise {255 * levels.luma:.1f} luma, {255 * levels.chroma:.1f} chroma"
     sheet = _sheet(before, after, (source.name, told))
     pixels = torch.from_numpy(np.asarray(sheet).copy()).permute(2, 0, 1)
     write_still(target, Still(pixels, 8))
     return levels
+
+
+def _frame_at(
+    source: Path, second: float, denoiser: PlaneDenoiser, request: Request
+) -> tuple[tuple[Planes, Planes], VideoInfo, Levels]:
+    """Return a frame before and after, the video, and the noise levels."""
+    # What looks at neighbours is given some of those before.
+    start = max(0.0, second - _BEFORE) if isinstance(denoiser.network, VideoDenoiser) else second
+    options = (request.deinterlace, request.hwaccel)
+    with VideoReader(source, start, None, None, *options) as reader:
+        info, levels = reader.info, video_levels(reader, request)
+        stream = denoiser.stream(info.layout, info.color, levels, request.strengths)
+        seen: deque[Frame] = deque()
+        for item, _ in clean_frames(_seen(reader, seen), stream, info.layout):
+            if isinstance(item, Frame):
+                source_frame = seen.popleft()
+                if item.pts * info.time_base >= second:
+                    return (source_frame.planes, item.planes), info, levels
+    raise MediaError(f"{source}: no frame at {second:g} s")
+
+
+def _seen(items: Iterable[Item], frames: deque[Frame]) -> Iterator[Item]:
+    """Note the frames that pass by."""
+    for item in items:
+        if isinstance(item, Frame):
+            frames.append(item)
+        yield item
 
 
 def _picture(still: Still) -> Image.Image:
@@ -173,13 +198,17 @@ def sample(
             else:
                 writer.write_packet(item)
 
-        with writer, WriteBehind(write) as behind:
-            for item in read_ahead(reader):
+        stream = denoiser.stream(info.layout, info.color, levels, request.strengths)
+        seen: deque[Frame] = deque()
+        with (
+            writer,
+            WriteBehind(write) as behind,
+            closing(read_ahead(reader)) as items,
+            closing(clean_frames(_seen(items, seen), stream, info.layout)) as cleaned,
+        ):
+            for item, _ in cleaned:
                 if isinstance(item, Frame):
-                    clean = denoiser(
-                        item.planes, info.layout, info.color, levels, request.strengths
-                    )
-                    pair = _beside(item.planes, clean, info)
+                    pair = _beside(seen.popleft().planes, item.planes, info)
                     item = replace(item, planes=pair, layout=opaque, alpha=None)
                     done += 1
                     progress(done, total)

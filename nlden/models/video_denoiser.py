@@ -184,7 +184,7 @@ class VideoDenoiser(nn.Module):
         picture, theirs = _picture(shot.clean), _picture(other.clean)
         # Likeness ends at the level of the noise.
         scale = self.bandwidth[0].abs() + self.bandwidth[1].abs() * level[:, :1]
-        query, key = (self.keys(p.to(self.keys.weight.dtype)) for p in (picture, theirs))
+        query, key = (self.keys(p.to(self.keys.weight.dtype)).float() for p in (picture, theirs))
         value = [_phases(p, shot.noisy.shape[1]) for p in (_picture(other.noisy), theirs)]
         return cross_non_local_means(
             query[:, :, ::2, ::2] / scale,

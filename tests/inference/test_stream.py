@@ -31,7 +31,11 @@ def run(stream, pieces, cuts=()):
     clean = []
     for i, frame in enumerate(pieces):
         clean += stream.push(frame, SIGMA, cut=i in cuts)
-    return torch.stack(clean + stream.finish(SIGMA), dim=2)
+    return joined(clean + stream.finish(SIGMA))
+
+
+def joined(shots):
+    return torch.stack([shot.clean for shot in shots], dim=2)
 
 
 def whole(network, pieces):
@@ -74,7 +78,7 @@ def test_a_stored_state_goes_on_as_if_nothing_had_been(network, at):
     for frame in pieces[at:]:
         clean += second.push(frame, SIGMA)
     clean += second.finish(SIGMA)
-    assert torch.equal(torch.stack(clean, dim=2), run(VideoStream(network), pieces))
+    assert torch.equal(joined(clean), run(VideoStream(network), pieces))
 
 
 def test_tiles_give_what_the_whole_frame_gives(network):

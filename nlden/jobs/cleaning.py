@@ -1,0 +1,107 @@
+"""The frames of a video on their way through a denoiser."""
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol, TypeAlias
+
+from torch import Tensor
+
+from nlden.inference.planes import Planes
+from nlden.media.color import YCbCr
+from nlden.media.cuts import CutDetector
+from nlden.media.frames import Frame
+from nlden.media.probe import Layout
+from nlden.media.trim import Packet
+from nlden.models.video_denoiser import Shot
+from nlden.noise.estimation import Levels
+
+CONTEXT = 5
+"""Frames before a frame that are looked at to tell whether a cut lies before it."""
+
+Item: TypeAlias = "Frame | Packet"
+
+
+class Stream(Protocol):
+    """Takes frames and gives them back clean; see :class:`nlden.inference.planes.PlaneStream`."""
+
+    @property
+    def latency(self) -> int:
+        """Return how many frames come in before the first comes out, less one."""
+
+    def push(self, planes: Planes, *, cut: bool = False) -> list[tuple[Planes, Shot | None]]:
+        """Take a frame; return those that are ready, and what the next depends on."""
+
+    def finish(self) -> list[tuple[Planes, Shot | None]]:
+        """Return the frames that no other follows."""
+
+
+class Denoiser(Protocol):
+    """Opens streams; see :class:`nlden.inference.planes.PlaneDenoiser`."""
+
+    def stream(
+        self,
+        layout: Layout,
+        color: YCbCr,
+        levels: Levels,
+        strength: tuple[float, float] = (1.0, 1.0),
+        past: Shot | None = None,
+    ) -> Stream:
+        """Open a stream of frames."""
+
+
+def clean_frames(
+    items: Iterable[Item], stream: Stream, layout: Layout, passed: int = 0
+) -> Generator[tuple[Item, Shot | None], None, None]:
+    """Denoise the frames among the items of a file.
+
+    Frames come out in their order, packets as they come. A stream that looks at neighbours is
+    told where cuts lie.
+
+    Args:
+        items: frames and packets.
+        stream: the denoiser.
+        layout: of the frames.
+        passed: so many first frames are done already: they come out without planes, and those
+            of them that have planes only help to tell whether the next is a cut.
+
+    Yields:
+        Each item, and for a denoised frame what the next one depends on.
+    """
+    detector = CutDetector() if stream.latency else None
+    unflagged: deque[tuple[Frame, bool]] = deque()
+    waiting: deque[Frame] = deque()
+    number = 0
+
+    def ready(clean: Iterable[tuple[Planes, Shot | None]]) -> Iterator[tuple[Item, Shot | None]]:
+        for planes, shot in clean:
+            yield replace(waiting.popleft(), planes=planes), shot
+
+    def flagged(flags: Sequence[bool]) -> Iterator[tuple[Item, Shot | None]]:
+        for flag in flags:
+            frame, new = unflagged.popleft()
+            if new:
+                waiting.append(frame)
+                yield from ready(stream.push(frame.planes, cut=flag))
+
+    for item in items:
+        if not isinstance(item, Frame):
+            yield item, None
+            continue
+        new = number >= passed
+        number += 1
+        if not new:
+            yield replace(item, planes=(), alpha=None), None
+        if detector is not None and item.planes:
+            unflagged.append((item, new))
+            yield from flagged(detector.push(_luma(item.planes[0], layout)))
+        elif new:
+            waiting.append(item)
+            yield from ready(stream.push(item.planes))
+    if detector is not None:
+        yield from flagged(detector.finish())
+    yield from ready(stream.finish())
+
+
+def _luma(plane: Tensor, layout: Layout) -> Tensor:
+    return plane.float().mean(0, keepdim=True) / layout.white
