@@ -60,7 +60,14 @@ def match_blocks(
 
 
 def cross_non_local_means(
-    query: Tensor, key: Tensor, value: Tensor, displacement: Tensor, *, block: int, reach: int
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    displacement: Tensor,
+    *,
+    block: int,
+    reach: int,
+    width: Tensor | None = None,
 ) -> Tensor:
     """Return ``y_i = sum_j softmax_j(-|q_i - k_j|^2 / 2) v_j`` over a displaced neighbourhood.
 
@@ -75,15 +82,17 @@ def cross_non_local_means(
         displacement: of each block, in positions of ``key``, as :func:`match_blocks` returns it.
         block: extent of a block in positions of ``key``, a multiple of s.
         reach: how far the neighbourhood exceeds the block.
+        width: standard deviation of a Gaussian, in positions, by which places far from the
+            displaced one count less (a bilateral filter); None is none.
 
     Returns:
         ``(B, E, H / s, W / s)``.
     """
-    batch, channels, height, width = query.shape
+    batch, channels, height, across = query.shape
     own = block * height // key.shape[2]
     rows, columns = displacement.shape[1:3]
     # Widths are brought to what the kernel wants before neighbourhoods are copied.
-    heads = max(channels + 1, value.shape[1])
+    heads = max(channels + (1 if width is None else 3), value.shape[1])
     heads += -heads % 8
     # |q|^2 is the same for all keys; what is left of the square is a product with one more entry.
     one = torch.ones_like(query[:, :1])
@@ -92,14 +101,22 @@ def cross_non_local_means(
         _widened([key, key.square().sum(1, keepdim=True) / -2], heads),
         _widened([value], heads),
     )
-    padded = F.pad(query, (0, columns * own - width, 0, rows * own - height))
+    padded = F.pad(query, (0, columns * own - across, 0, rows * own - height))
     blocks = padded.unflatten(3, (columns, own)).unflatten(2, (rows, own))
     q = blocks.permute(0, 2, 4, 3, 5, 1).flatten(0, 2).flatten(1, 2)
     near = [_windows(m, displacement, block, reach) for m in (key, seen)]
     k, v = (n.flatten(0, 2).flatten(1, 2) for n in near)
+    if width is not None:
+        steps = torch.arange(-reach, block + reach, device=q.device) / width
+        near_places = torch.cartesian_prod(steps, steps)
+        places = torch.cartesian_prod(*[steps[reach : block + reach : block // own]] * 2)
+        square = near_places.square().sum(1, keepdim=True) / -2
+        empty = heads - channels - 3
+        k = k + F.pad(torch.cat([square, near_places], dim=1), (channels, empty))
+        q = q + F.pad(places, (channels + 1, empty))
     y = fused(q, k, v)[..., : value.shape[1]]
     y = y.view(batch, rows, columns, own, own, -1).permute(0, 5, 1, 3, 2, 4)
-    return y.reshape(batch, -1, rows * own, columns * own)[:, :, :height, :width]
+    return y.reshape(batch, -1, rows * own, columns * own)[:, :, :height, :across]
 
 
 def _widened(maps: list[Tensor], channels: int) -> Tensor:

@@ -129,23 +129,26 @@ class ImageDenoiser(nn.Module):
         height, width = packed.shape[2:]
         tail = self.tails[packed_format(packed)]
         noise = tail(features)[:, :, :height, :width].float()
-        return packed - (noise if self.limit is None else clamp_to_noise(noise, level, self.limit))
+        if self.limit is not None:
+            bound = self.limit * spread(level, packed.shape[1])
+            noise = noise.clamp(-bound, bound)
+        return packed - noise
 
 
-def clamp_to_noise(x: Tensor, level: Tensor, limit: float) -> Tensor:
-    """Clamp packed values to ``limit`` times the level of their noise.
+def spread(level: Tensor, channels: int) -> Tensor:
+    """Give each channel of a packed picture its level.
 
     Args:
-        x: ``(B, 12 or 6, h, w)``.
         level: ``(B, 2, h, w)``, luma and chroma; for RGB the larger of the two counts.
-        limit: in levels.
+        channels: 12 or 6.
+
+    Returns:
+        ``(B, channels, h, w)``, or one channel for RGB.
     """
     luma, chroma = level.split(1, dim=1)
-    if packed_format(x) == "rgb":
-        bound = torch.maximum(luma, chroma)
-    else:
-        bound = torch.cat([luma.expand(-1, 4, -1, -1), chroma.expand(-1, 2, -1, -1)], dim=1)
-    return x.clamp(-limit * bound, limit * bound)
+    if channels == PACKED["rgb"]:
+        return torch.maximum(luma, chroma)
+    return torch.cat([luma.expand(-1, 4, -1, -1), chroma.expand(-1, 2, -1, -1)], dim=1)
 
 
 def packed_format(packed: Tensor) -> str:

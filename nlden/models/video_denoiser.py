@@ -1,8 +1,10 @@
-"""Video denoiser: each frame alone, then together with its neighbours laid over it.
+"""Video denoiser: frames laid over each other, averaged where they agree, and then denoised.
 
-The two stages follow M. Tassano et al. (DVDnet, ICIP 2019), the recurrence over the past EMVD
-(M. Maggioni et al., CVPR 2021). Frames are laid over each other by similarity instead of optical
-flow: see :mod:`nlden.attention.cross_non_local`.
+That a recursive average of aligned frames comes first and a spatial network cleans what it leaves
+follows EMVD (M. Maggioni et al.: "Efficient Multi-Stage Video Denoising With Recurrent
+Spatio-Temporal Fusion", CVPR 2021); the weights of the average are those of a Kalman filter. Frames
+are laid over each other by similarity instead of optical flow: see
+:mod:`nlden.attention.cross_non_local`.
 """
 
 import math
@@ -17,44 +19,101 @@ from nlden.attention.cross_non_local import cross_non_local_means, match_blocks
 from nlden.models.image_denoiser import (
     PACKED,
     ImageDenoiser,
-    clamp_to_noise,
     image_denoiser_base,
     image_denoiser_fast,
     noise_map,
     packed_format,
+    spread,
 )
 
-_LIMIT = 4.0  # levels of noise that frames which show the same differ by at the most
+_LIMIT = 4.0  # levels of noise by which frames that show the same differ at the most
+_FAINTEST = 0.25 / 255  # of a noiseless video, whose frames must differ by something
 _COARSE = 4  # pixels that the first search averages along each axis
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A frame as it came, and as well as it is known without noise.
+    """A frame, and how well it is known.
 
     Args:
-        noisy: packed, ``(B, 12 or 6, h, w)``, float32.
-        clean: likewise: what the first stage made of it, or for a frame of the past the second.
+        noisy: as it came, packed, ``(B, 12 or 6, h, w)``, float32.
+        clean: as well as it is known without noise: denoised alone, or with its neighbours.
+        fused: the average with the frames before it; ``noisy`` if there are none.
+        variance: variance of the noise of ``fused`` in luma and chroma, as a part of that of
+            ``noisy``, ``(B, 2, h, w)``.
     """
 
     noisy: Tensor
     clean: Tensor
+    fused: Tensor
+    variance: Tensor
+
+    def detach(self) -> "Shot":
+        """Return the shot as a constant."""
+        return Shot(*(t.detach() for t in self.tensors()))
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return all that is known."""
+        return self.noisy, self.clean, self.fused, self.variance
+
+
+class Mismatch(nn.Module):
+    """Tell by how much a frame that was laid over another shows something else.
+
+    The mean square of the difference of the two denoised frames around each position, times a
+    factor, and what a few convolutions see in the differences.
+
+    Args:
+        formats: packed formats.
+        width: of the convolutions.
+
+    Shape:
+        Differences of the clean and of the fused frames in levels of noise, both
+        ``(B, 12 or 6, h, w)``, and the variance ``(B, 2, h, w)`` of the latter; returns the
+        variance of the mismatch, likewise in parts of that of the noise, ``(B, 2, h, w)``.
+    """
+
+    def __init__(self, formats: Sequence[str], width: int = 32) -> None:
+        super().__init__()
+        self.stems = nn.ModuleDict(
+            {n: nn.Conv2d(2 * PACKED[n] + 2, width, 3, padding=1) for n in formats}
+        )
+        self.hidden = nn.Conv2d(width, width, 3, padding=1)
+        self.tail = nn.Conv2d(width, 2, 3, padding=1)
+        nn.init.zeros_(self.tail.weight)
+        assert self.tail.bias is not None
+        nn.init.constant_(self.tail.bias, -2.0)
+        self.factor = nn.Parameter(torch.tensor(8.0))
+
+    def forward(self, clean: Tensor, fused: Tensor, variance: Tensor) -> Tensor:
+        """Return the variance of the mismatch."""
+        name = packed_format(clean)
+        x = torch.cat([clean, fused, variance], dim=1)
+        x = x.to(self.hidden.weight.dtype, memory_format=torch.channels_last)
+        x = self.tail(F.relu(self.hidden(F.relu(self.stems[name](x)))))
+        groups = [clean, clean] if name == "rgb" else clean.split([4, 2], dim=1)
+        square = torch.cat([g.square().mean(1, keepdim=True) for g in groups], dim=1)
+        near = F.avg_pool2d(square, 5, stride=1, padding=2, count_include_pad=False)
+        return F.softplus(x).float() + self.factor.abs() * near
 
 
 class VideoDenoiser(nn.Module):
     """Remove noise of known level from videos.
 
-    The first stage denoises every frame alone. Around each block's best match in a neighbouring
+    A first network denoises every frame alone. Around each block's best match in a neighbouring
     frame, every position then gathers what looks like it (non-local means on learned features of
-    the denoised frames): the neighbour's noisy and denoised pixels, laid over the frame. The
-    second stage denoises the frame from all of this. Neighbours are the frame before, as the
-    second stage made it, so that the past is not limited, and the ``ahead`` frames that follow.
-    One that is not there adds nothing: the first frame, the last and a single one need no rule of
-    their own.
+    the denoised frames), so that the neighbour lies over the frame. Frames that lie over each
+    other are averaged, each weighted by the inverse of its variance: that of its noise and that
+    of the mismatch that a small network sees. A second network, told how much noise is left,
+    denoises the average.
+
+    Neighbours are the average of the frames before, so that the past is not limited, and the
+    ``ahead`` frames that follow. One that is not there has no weight: the first frame, the last
+    and a single one need no rule of their own.
 
     Args:
-        spatial: the first stage. It is not trained here.
-        fusion: the second stage.
+        spatial: the first network. It is not trained here.
+        fusion: the second network.
         ahead: frames that are looked ahead, the latency.
         keys: width of the features that positions are compared by.
         patch: extent in pixels of what they see.
@@ -88,14 +147,15 @@ class VideoDenoiser(nn.Module):
         self.keys = nn.Conv2d(3, keys, patch, padding=patch // 2, bias=False)
         # Orthonormal rows: the features are as far apart as the patches.
         nn.init.orthogonal_(self.keys.weight)
-        self.bandwidth = nn.Parameter(torch.tensor([0.01, 0.4]))
+        self.bandwidth = nn.Parameter(torch.tensor([0.002, 0.3]))
+        self.width = nn.Parameter(torch.tensor(0.1))
+        self.mismatch = Mismatch(self.formats)
         width = fusion.body.widths[0]
-        pictures = 1 + 2 * (1 + ahead)
-        self.neighbours = nn.ModuleDict()
+        self.besides = nn.ModuleDict()
         for name in self.formats:
-            convolution = nn.Conv2d(pictures * PACKED[name], width, 3, padding=1, bias=False)
-            nn.init.zeros_(convolution.weight)  # at first each frame is denoised alone
-            self.neighbours[name] = convolution
+            convolution = nn.Conv2d(2 * PACKED[name], width, 3, padding=1, bias=False)
+            nn.init.zeros_(convolution.weight)
+            self.besides[name] = convolution
 
     @property
     def reach(self) -> int | None:
@@ -106,7 +166,8 @@ class VideoDenoiser(nn.Module):
         # From one end of a block over its margin to the farthest place that it is sought at.
         match = self.block + 2 * _COARSE + self.search + _COARSE
         near = self.block + self.search + _COARSE + self.around + self.keys.kernel_size[0] // 2 + 1
-        return max(alone, together + -(-max(match, near) // 2))
+        seen = 3  # convolutions of the mismatch
+        return max(alone, together + seen + -(-max(match, near) // 2))
 
     @property
     def grid(self) -> int:
@@ -136,64 +197,80 @@ class VideoDenoiser(nn.Module):
         past: Shot | None = None
         clean = []
         for i, shot in enumerate(shots):
-            picture = self.denoise(shot, level, past, shots[i + 1 : i + 1 + self.ahead])
-            clean.append(picture)
+            done = self.denoise(shot, level, past, shots[i + 1 : i + 1 + self.ahead])
+            clean.append(done.clean)
             # Each frame learns for itself what to make of the past, not what to leave.
-            past = Shot(shot.noisy, picture.detach())
+            past = done.detach()
         return torch.stack(clean, dim=2)
 
     @torch.no_grad()
     def look(self, noisy: Tensor, level: Tensor) -> Shot:
-        """Denoise a packed frame alone; see :meth:`denoise` for the shapes."""
-        return Shot(noisy, self.spatial(noisy, level))
+        """Denoise a packed frame alone; ``level`` is the level of its noise, ``(B, 2, h, w)``."""
+        return Shot(noisy, self.spatial(noisy, level), noisy, torch.ones_like(level))
 
     def denoise(
         self, shot: Shot, level: Tensor, past: Shot | None, following: Sequence[Shot]
-    ) -> Tensor:
+    ) -> Shot:
         """Denoise a frame with its neighbours.
 
         Args:
             shot: what :meth:`look` returns of it.
             level: its noise, ``(B, 2, h, w)``.
-            past: the frame before, as this method made it; None if there is none.
+            past: the frame before, as this method returned it; None if there is none.
             following: up to ``ahead`` frames that follow, as :meth:`look` returns them.
-
-        Returns:
-            The clean frame, packed, in float32.
         """
-        others = [past, *following, *(None,) * (self.ahead - len(following))]
-        # What is added of others is their difference, as small as the noise: none if there is none,
-        # and where it is larger they do not show the same.
-        laid = [shot.clean - shot.noisy]
-        for other in others:
-            if other is None:
-                laid += [torch.zeros_like(shot.noisy)] * 2
-                continue
-            theirs = self._lay_over(shot, level, other).chunk(2, dim=1)
-            for a, b in zip(theirs, (shot.noisy, shot.clean), strict=True):
-                laid.append(clamp_to_noise(a - b, level, _LIMIT))
-        stem = self.fusion.enter(shot.noisy, level)
-        more = torch.cat(laid, dim=1).to(stem.dtype, memory_format=torch.channels_last)
-        height, width = stem.shape[2:]
-        more = F.pad(more, (0, width - more.shape[3], 0, height - more.shape[2]), mode="replicate")
-        features = self.fusion.body(stem + self.neighbours[packed_format(shot.noisy)](more))
-        return self.fusion.subtract(features, shot.noisy, level)
+        mean = shot if past is None else self._average(shot, level, shot, past)
+        whole = mean
+        for other in following[: self.ahead]:
+            whole = self._average(whole, level, shot, other)
+        fused = whole.fused
+        stem = self.fusion.enter(fused, level * whole.variance.sqrt())
+        besides = torch.cat([shot.noisy - fused, shot.clean - fused], dim=1)
+        besides = besides.to(stem.dtype, memory_format=torch.channels_last)
+        more = (0, stem.shape[3] - besides.shape[3], 0, stem.shape[2] - besides.shape[2])
+        besides = F.pad(besides, more, mode="replicate")
+        features = self.fusion.body(stem + self.besides[packed_format(fused)](besides))
+        clean = self.fusion.subtract(features, fused, level)
+        return Shot(shot.noisy, clean, mean.fused, mean.variance)
 
-    def _lay_over(self, shot: Shot, level: Tensor, other: Shot) -> Tensor:
-        """Return noisy and clean pixels of a neighbour where they look like the frame."""
+    def _average(self, mean: Shot, level: Tensor, shot: Shot, other: Shot) -> Shot:
+        """Add a neighbour of ``shot`` to the average of those before."""
+        channels = shot.noisy.shape[1]
+        fused, clean, variance = self._lay_over(shot, level, other)
+        unit = spread(level, channels) + _FAINTEST
+        differences = [
+            ((a - b) / unit).clamp(-_LIMIT, _LIMIT)
+            for a, b in ((clean, shot.clean), (fused, shot.noisy))
+        ]
+        weight = 1 / (variance + self.mismatch(*differences, variance))
+        if channels == PACKED["rgb"]:
+            weight = weight.mean(1, keepdim=True).expand(-1, 2, -1, -1)
+        total = 1 / mean.variance + weight
+        # A difference that noise does not explain must not shine through.
+        near = shot.noisy + differences[1] * unit
+        share = spread(weight / total, channels)
+        return Shot(shot.noisy, shot.clean, mean.fused + share * (near - mean.fused), 1 / total)
+
+    def _lay_over(self, shot: Shot, level: Tensor, other: Shot) -> tuple[Tensor, Tensor, Tensor]:
+        """Return average, clean picture and variance of a neighbour where they look alike."""
+        channels = shot.noisy.shape[1]
         picture, theirs = _picture(shot.clean), _picture(other.clean)
         # Likeness ends at the level of the noise.
         scale = self.bandwidth[0].abs() + self.bandwidth[1].abs() * level[:, :1]
         query, key = (self.keys(p.to(self.keys.weight.dtype)).float() for p in (picture, theirs))
-        value = [_phases(p, shot.noisy.shape[1]) for p in (_picture(other.noisy), theirs)]
-        return cross_non_local_means(
+        value = [_phases(p, channels) for p in (_picture(other.fused), theirs)]
+        value.append(F.interpolate(other.variance, scale_factor=2, mode="nearest"))
+        gathered = cross_non_local_means(
             query[:, :, ::2, ::2] / scale,
             key / F.interpolate(scale, scale_factor=2, mode="nearest"),
             torch.cat(value, dim=1),
             self._match(picture, theirs),
             block=self.block,
             reach=self.around,
+            width=self.width.abs() + 0.1,
         )
+        fused, clean, variance = gathered.split([channels, channels, 2], dim=1)
+        return fused, clean, variance
 
     @torch.no_grad()
     def _match(self, picture: Tensor, other: Tensor) -> Tensor:
