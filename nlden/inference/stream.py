@@ -27,10 +27,10 @@ class StreamState:
         """Return it by names, to be stored (with safetensors, for instance)."""
         shots = {"past": self.past} | {f"pending.{i}": s for i, s in enumerate(self.pending)}
         return {
-            f"{name}.{part}": getattr(shot, part).contiguous()
+            f"{name}.{part}": tensor.clone()
             for name, shot in shots.items()
             if shot is not None
-            for part in ("noisy", "clean")
+            for part, tensor in shot.tensors().items()
         }
 
     @classmethod
@@ -38,9 +38,12 @@ class StreamState:
         """Return the state that :meth:`tensors` gave."""
 
         def shot(name: str) -> Shot:
-            return Shot(tensors[f"{name}.noisy"], tensors[f"{name}.clean"])
+            head = f"{name}."
+            return Shot(
+                **{k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}
+            )
 
-        count = sum(name.startswith("pending.") for name in tensors) // 2
+        count = sum(k.startswith("pending.") and k.endswith(".noisy") for k in tensors)
         past = shot("past") if "past.noisy" in tensors else None
         return cls(past, tuple(shot(f"pending.{i}") for i in range(count)))
 
@@ -99,7 +102,8 @@ class VideoStream:
         def look(x: Tensor) -> Tensor:
             return self.network.look(*x.split([noisy.shape[1], 2], dim=1)).clean
 
-        shot = Shot(noisy, self._tiled(look, torch.cat([noisy, level], dim=1)))
+        clean = self._tiled(look, torch.cat([noisy, level], dim=1))
+        shot = Shot(noisy, clean, noisy, torch.ones_like(level))
         pending = (*self.state.pending, shot)
         self.state = StreamState(self.state.past, pending)
         if len(pending) > self.network.ahead:
@@ -121,15 +125,17 @@ class VideoStream:
         past = self.state.past
         shots = [shot, *following] if past is None else [shot, *following, past]
         channels = shot.noisy.shape[1]
+        widths = [channels, channels, channels, 2]
 
         def denoise(x: Tensor) -> Tensor:
-            pieces = x[:, 2:].split(channels, dim=1)
-            here = [Shot(*pair) for pair in zip(pieces[::2], pieces[1::2], strict=True)]
+            pieces = x[:, 2:].split(sum(widths), dim=1)
+            here = [Shot(*piece.split(widths, dim=1)) for piece in pieces]
             before = None if past is None else here.pop()
-            return self.network.denoise(here[0], x[:, :2], before, here[1:])
+            done = self.network.denoise(here[0], x[:, :2], before, here[1:])
+            return torch.cat(list(done.tensors().values()), dim=1)
 
-        everything = [level, *(t for s in shots for t in (s.noisy, s.clean))]
-        done = Shot(shot.noisy, self._tiled(denoise, torch.cat(everything, dim=1)))
+        everything = [level, *(t for s in shots for t in s.tensors().values())]
+        done = Shot(*self._tiled(denoise, torch.cat(everything, dim=1)).split(widths, dim=1))
         self.state = StreamState(done, tuple(following))
         return done
 

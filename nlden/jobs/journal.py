@@ -147,7 +147,7 @@ class Journal:
         path = self._past(frames)
         part = path.with_suffix(".tmp")
         try:
-            save_file({"noisy": shot.noisy.cpu(), "clean": shot.clean.cpu()}, part)
+            save_file({k: t.cpu().clone() for k, t in shot.tensors().items()}, part)
             with part.open("rb") as file:
                 os.fsync(file.fileno())
             part.replace(path)

@@ -50,11 +50,11 @@ class Shot:
 
     def detach(self) -> "Shot":
         """Return the shot as a constant."""
-        return Shot(*(t.detach() for t in self.tensors()))
+        return Shot(**{name: t.detach() for name, t in self.tensors().items()})
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return all that is known."""
-        return self.noisy, self.clean, self.fused, self.variance
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that is known, by name."""
+        return {name: getattr(self, name) for name in ("noisy", "clean", "fused", "variance")}
 
 
 class Mismatch(nn.Module):

@@ -70,10 +70,10 @@ def test_a_moved_picture_is_found_and_a_flat_one_stays():
     assert not match_blocks(flat, flat, block=8, margin=2, reach=3).any()
 
 
-def plain(query, key, value, displacement, block, reach):
+def plain(query, key, value, displacement, block, reach, width):
     """The formula, position by position, in float64."""
     stride = key.shape[2] // query.shape[2]
-    height, width = key.shape[2:]
+    height, across = key.shape[2:]
     output = torch.zeros(len(query), value.shape[1], *query.shape[2:], dtype=torch.float64)
     for b, i, j in torch.cartesian_prod(
         torch.arange(len(query)), *(torch.arange(s) for s in query.shape[2:])
@@ -81,10 +81,16 @@ def plain(query, key, value, displacement, block, reach):
         row, column = i * stride // block, j * stride // block
         down, right = displacement[b, row, column].tolist()
         top, left = row * block + down - reach, column * block + right - reach
-        rows = torch.arange(top, top + block + 2 * reach).clamp(0, height - 1)
-        columns = torch.arange(left, left + block + 2 * reach).clamp(0, width - 1)
+        rows = torch.arange(top, top + block + 2 * reach)
+        columns = torch.arange(left, left + block + 2 * reach)
+        away = (rows - i * stride - down)[:, None].square() + (
+            columns - j * stride - right
+        ).square()
+        rows, columns = rows.clamp(0, height - 1), columns.clamp(0, across - 1)
         near, seen = (t[b][:, rows][:, :, columns].flatten(1) for t in (key, value))
         distance = (near - query[b, :, i, j, None]).square().sum(0)
+        if width is not None:
+            distance = distance + away.flatten() / width**2
         output[b, :, i, j] = seen @ torch.softmax(-distance / 2, dim=0)
     return output
 
@@ -96,9 +102,10 @@ def plain(query, key, value, displacement, block, reach):
     stride=st.sampled_from([1, 2]),
     block=st.sampled_from([2, 4]),
     reach=st.integers(0, 2),
+    width=st.none() | st.floats(0.3, 3),
     seed=st.integers(0, 99),
 )
-def test_positions_gather_by_the_formula(rows, columns, stride, block, reach, seed):
+def test_positions_gather_by_the_formula(rows, columns, stride, block, reach, width, seed):
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -112,13 +119,17 @@ def test_positions_gather_by_the_formula(rows, columns, stride, block, reach, se
     )
     counts = [math.ceil(s * stride / block) for s in (rows, columns)]
     moved = torch.randint(-9, 10, (2, *counts, 2), generator=generator)
-    y = cross_non_local_means(query, key, value, moved, block=block, reach=reach)
-    expected = plain(query, key, value, moved, block, reach)
+    inputs = [query, key, value]
+    if width is not None:
+        width = torch.tensor(width, dtype=torch.float64, requires_grad=True)
+        inputs.append(width)
+    y = cross_non_local_means(query, key, value, moved, block=block, reach=reach, width=width)
+    expected = plain(query, key, value, moved, block, reach, width)
     assert torch.allclose(y, expected, atol=1e-9)
     weights = torch.randn(y.shape, generator=generator, dtype=torch.float64)
     for a, b in zip(
-        torch.autograd.grad((y * weights).sum(), (query, key, value)),
-        torch.autograd.grad((expected * weights).sum(), (query, key, value)),
+        torch.autograd.grad((y * weights).sum(), inputs),
+        torch.autograd.grad((expected * weights).sum(), inputs),
         strict=True,
     ):
         assert torch.allclose(a, b, atol=1e-8)

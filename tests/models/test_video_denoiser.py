@@ -7,14 +7,23 @@ from torch.nn import functional as F
 
 from nlden.data.camera_motion import camera_motion
 from nlden.models import video_denoiser_base
-from nlden.models.pretrained import load_weights
 
 # Weights are published; the stages' own are those of the image denoisers.
 PROMISED = {
     "bandwidth": (2,),
+    "besides.rgb.weight": (64, 24, 3, 3),
+    "besides.yuv420.weight": (64, 12, 3, 3),
     "keys.weight": (15, 3, 5, 5),
-    "neighbours.rgb.weight": (64, 84, 3, 3),
-    "neighbours.yuv420.weight": (64, 42, 3, 3),
+    "mismatch.factor": (),
+    "mismatch.hidden.bias": (32,),
+    "mismatch.hidden.weight": (32, 32, 3, 3),
+    "mismatch.stems.rgb.bias": (32,),
+    "mismatch.stems.rgb.weight": (32, 26, 3, 3),
+    "mismatch.stems.yuv420.bias": (32,),
+    "mismatch.stems.yuv420.weight": (32, 14, 3, 3),
+    "mismatch.tail.bias": (2,),
+    "mismatch.tail.weight": (2, 32, 3, 3),
+    "width": (),
 }
 
 
@@ -38,12 +47,43 @@ def packed(x: torch.Tensor) -> torch.Tensor:
     return F.pixel_unshuffle(x.transpose(1, 2).flatten(0, 1), 2)[None].transpose(1, 2)
 
 
-def test_at_first_every_frame_is_denoised_alone(small_video_denoiser):
+@torch.no_grad()
+def test_a_single_frame_is_that_of_the_second_stage(small_video_denoiser):
     network = small_video_denoiser(untrained=True)
-    x = clip()
-    with torch.no_grad():
-        alone = torch.stack([network.fusion(f, 0.1) for f in x.unbind(2)], dim=2)
-        assert torch.allclose(network(x, 0.1), alone, atol=1e-6)
+    x = clip(1)
+    alone = network.fusion(x[:, :, 0], 0.1)
+    assert torch.allclose(network(x, 0.1)[:, :, 0], alone, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_still_scene_is_averaged_as_a_kalman_filter_does(small_video_denoiser):
+    """Frames that agree: the variance of the average is one over their number."""
+    network = small_video_denoiser(untrained=True)
+    network.mismatch.factor.zero_()
+    network.mismatch.tail.bias.fill_(-30.0)  # no mismatch
+    network.width.fill_(0.0)  # nothing but the same place
+    scene, sigma = packed(clip(1, (64, 64)))[:, :, 0], 0.02
+    level = torch.full((1, 2, *scene.shape[2:]), sigma)
+    generator = torch.Generator().manual_seed(0)
+    past = None
+    for number in range(1, 5):
+        noisy = scene + sigma * torch.randn(scene.shape, generator=generator)
+        known = type(network.look(noisy, level))(noisy, scene, noisy, torch.ones_like(level))
+        past = network.denoise(known, level, past, [])
+        past = type(past)(past.noisy, scene, past.fused, past.variance)
+        assert past.variance.mean() == pytest.approx(1 / number, rel=0.01)
+        error = (past.fused - scene).square().mean() / sigma**2
+        assert error == pytest.approx(1 / number, rel=0.15)
+
+
+@torch.no_grad()
+def test_what_does_not_agree_has_little_weight(small_video_denoiser):
+    network = small_video_denoiser(untrained=True)
+    scene, level = packed(clip(1, (64, 64)))[:, :, 0], torch.full((1, 2, 32, 32), 0.02)
+    first, other = (network.look(x, level) for x in (scene, 1 - scene))
+    done = network.denoise(first, level, other, [])
+    assert (done.fused - scene).abs().mean() < 0.1 * 0.02
+    assert done.variance.mean() > 0.9
 
 
 @torch.no_grad()
@@ -64,8 +104,10 @@ def test_a_still_clip_is_laid_over_itself(small_video_denoiser):
     level = torch.full((1, 2, *frame.shape[2:]), 1 / 255)
     shot = network.look(frame, level)
     network.bandwidth.copy_(torch.tensor([1e-4, 0.0]))  # nothing but the same is alike
-    laid = network._lay_over(shot, level, shot)
-    assert torch.allclose(laid, torch.cat([shot.noisy, shot.clean], dim=1), atol=1e-5)
+    fused, clean, variance = network._lay_over(shot, level, shot)
+    assert torch.allclose(fused, shot.noisy, atol=1e-5)
+    assert torch.allclose(clean, shot.clean, atol=1e-5)
+    assert torch.allclose(variance, shot.variance)
 
 
 @torch.no_grad()
@@ -76,15 +118,17 @@ def test_a_moving_clip_is_laid_over_the_frame(channels, small_video_denoiser):
     views = [scene[None, :, 20 + y : 116 + y, 30 + x : 126 + x] for y, x in ((0, 0), (4, -6))]
     network = small_video_denoiser()
     network.bandwidth.copy_(torch.tensor([0.01, 0.0]))
+    network.width.fill_(1.0)
     shots = []
     for view in views:
         frame = F.pixel_unshuffle(view, 2)
         if channels == 6:
             frame = torch.cat([frame[:, :4], frame[:, 4::4]], dim=1)
-        shots.append(type(network.look(frame, frame[:, :2]))(frame, frame))
-    laid = network._lay_over(shots[0], torch.full((1, 2, 48, 48), 0.1), shots[1])
+        looked = network.look(frame, frame[:, :2])
+        shots.append(type(looked)(frame, frame, frame, looked.variance))
+    laid, _, _ = network._lay_over(shots[0], torch.full((1, 2, 48, 48), 0.1), shots[1])
     inner = (..., slice(8, -8), slice(8, -8))
-    assert (laid[:, :channels] - shots[0].noisy)[inner].abs().mean() < 0.003
+    assert (laid - shots[0].noisy)[inner].abs().mean() < 0.003
     assert (shots[1].noisy - shots[0].noisy)[inner].abs().mean() > 0.05
 
 
@@ -131,14 +175,3 @@ def test_all_of_the_second_stage_learns_and_the_first_does_not(small_video_denoi
 def test_other_shapes_are_refused(shape, small_video_denoiser):
     with pytest.raises(ValueError, match="expected"):
         small_video_denoiser()(torch.zeros(shape), 0.1)
-
-
-@torch.no_grad()
-def test_with_the_shipped_stages_nothing_is_lost_at_first():
-    network = video_denoiser_base().eval()
-    load_weights(network.spatial, "image-fast")
-    load_weights(network.fusion, "image-base")
-    x = clip(2, (64, 64))
-    noisy = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    error = (network(noisy, 0.1) - x).square().mean()
-    assert error < 0.1 * (noisy - x).square().mean()
