@@ -2,9 +2,11 @@
 
 import json
 import os
+import select
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -152,54 +154,124 @@ def small_video_denoiser() -> Callable[..., VideoDenoiser]:
     return build
 
 
-# Loading torch takes seconds: one process has done it and forks for each command.
+# Loading torch takes seconds, and a process with threads must not fork: one that has none has
+# loaded it and forks for each command. A watcher between the two tells process and exit status.
 _SERVER = """
-import json, os, resource, sys
+import json, os, resource, signal, socket, sys
 import av, torch
-import nlden.cli.denoise_run, nlden.jobs.denoise, nlden.models.pretrained
+import nlden.cli.denoise_run, nlden.cli.denoise_try, nlden.jobs.denoise, nlden.models.pretrained
 from nlden.cli.main import main
 torch.set_num_threads(1)
-for line in sys.stdin:
-    order = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        for number in (1, 2):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-            os.dup2(os.open(f"{order['log']}.{number}", flags), number)
-        if order["largest"]:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest"], order["largest"]))
-        sys.argv = ["nlden", *order["arguments"]]
-        try:
-            main()
-        except SystemExit as exit:
-            sys.stdout.flush()
-            os._exit(exit.code or 0)
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+orders = socket.socket(fileno=int(sys.argv[1]))
+while True:
+    text, ends, _, _ = socket.recv_fds(orders, 1 << 16, 4)
+    if not text:
+        break
+    if os.fork() == 0:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        order = json.loads(text)
+        child = os.fork()
+        if child == 0:
+            for number in range(3):
+                os.dup2(ends[number], number)
+            os.closerange(3, 256)
+            sys.stdin, sys.stdout, sys.stderr = (os.fdopen(i, "rw"[i > 0]) for i in range(3))
+            if order["largest"]:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest"], order["largest"]))
+            sys.argv = ["nlden", *order["arguments"]]
+            status = 99  # of whatever is no exit: a traceback
+            try:
+                main()
+            except SystemExit as end:
+                status = end.code if isinstance(end.code, int) else 0
+            except BaseException as error:
+                print(f"Traceback: {error!r}", file=sys.stderr)
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        os.write(ends[3], b"%d " % child)
+        for end in ends[:3]:
+            os.close(end)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os.write(ends[3], b"%d" % code)
+        os._exit(0)
+    for end in ends:
+        os.close(end)
 """
+
+
+class Running:
+    """A command that runs."""
+
+    def __init__(self, report: int) -> None:
+        self._report = report
+        self.pid = int(self._read(b" "))
+
+    def _read(self, end: bytes) -> bytes:
+        read = b""
+        while (more := os.read(self._report, 1)) not in (b"", end):
+            read += more
+        return read
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Return the exit status, or minus the signal; None if it still runs after ``timeout``."""
+        if not select.select([self._report], [], [], timeout)[0]:
+            return None
+        status = int(self._read(b""))
+        os.close(self._report)
+        return status
+
+
+@pytest.fixture(scope="session")
+def start_nlden() -> Iterator[Callable[..., Running]]:
+    """Return a function that starts ``nlden`` with three descriptors.
+
+    ``largest`` is how many bytes a file may have: a full disk for one process; 0 is any number.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", _SERVER, str(theirs.fileno())],
+        pass_fds=[theirs.fileno()],
+        env={**environment, "COLUMNS": "200"},
+    ):
+        theirs.close()
+
+        def start(
+            *arguments: object, stdin: int, stdout: int, stderr: int, largest: int = 0
+        ) -> Running:
+            order = json.dumps({"arguments": [*map(str, arguments)], "largest": largest})
+            report, told = os.pipe()
+            socket.send_fds(ours, [order.encode()], [stdin, stdout, stderr, told])
+            os.close(told)
+            return Running(report)
+
+        yield start
+        ours.close()
 
 
 class Commands:
     """Start commands of nlden one after the other; see the fixture."""
 
-    def __init__(self, server: subprocess.Popen, log: Path) -> None:
-        self._server, self._log = server, log
+    def __init__(self, start: Callable[..., Running], log: Path) -> None:
+        self._start, self._log = start, log
 
     def start(self, *arguments: object, largest: int = 0) -> int:
-        """Start a command; return its process.
-
-        Args:
-            arguments: of ``nlden``.
-            largest: bytes that a file may have: a full disk for one process; 0 is any number.
-        """
-        order = {"arguments": [*map(str, arguments)], "log": str(self._log), "largest": largest}
-        self._server.stdin.write(json.dumps(order) + "\n")
-        self._server.stdin.flush()
-        return int(self._server.stdout.readline())
+        """Start a command; return its process; ``largest`` as in ``start_nlden``."""
+        with (
+            Path(os.devnull).open() as nothing,
+            Path(f"{self._log}.1").open("w") as out,
+            Path(f"{self._log}.2").open("w") as err,
+        ):
+            ends = {"stdin": nothing.fileno(), "stdout": out.fileno(), "stderr": err.fileno()}
+            self._running = self._start(*arguments, **ends, largest=largest)
+        return self._running.pid
 
     def wait(self) -> tuple[int, str, str]:
         """Return the exit status (or minus the signal), stdout and stderr."""
-        status = int(self._server.stdout.readline())
+        status = self._running.wait()
         return status, *(Path(f"{self._log}.{n}").read_text() for n in (1, 2))
 
     def run(self, *arguments: object, **options) -> tuple[int, str, str]:
@@ -209,19 +281,9 @@ class Commands:
 
 
 @pytest.fixture(scope="session")
-def commands(tmp_path_factory):
-    """Open a server of commands."""
-    log = tmp_path_factory.mktemp("commands") / "log"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-c", _SERVER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**environment, "COLUMNS": "200"},
-    ) as server:
-        yield Commands(server, log)
-        server.stdin.close()
+def commands(start_nlden, tmp_path_factory) -> Commands:
+    """Return what runs commands and reads what they say."""
+    return Commands(start_nlden, tmp_path_factory.mktemp("commands") / "log")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -61,6 +62,7 @@ def _terminate(number: int, frame: object) -> None:
 def main() -> None:
     """Run the command line; an error is one line on stderr and a non-zero exit."""
     signal.signal(signal.SIGTERM, _terminate)
+    warnings.filterwarnings("ignore", module="PIL")  # what is wrong is told in one line
     try:
         status = app(standalone_mode=False)
     except UsageError as error:

@@ -68,6 +68,7 @@ def _frame_at(
     """Return a frame before and after, the video, and the noise levels."""
     # What looks at neighbours is given some of those before.
     start = max(0.0, second - _BEFORE) if isinstance(denoiser.network, VideoDenoiser) else second
+    exact = Fraction(second).limit_denominator(1_000_000)
     options = (request.deinterlace, request.hwaccel)
     with VideoReader(source, start, None, None, *options) as reader:
         info, levels = reader.info, video_levels(reader, request)
@@ -76,7 +77,7 @@ def _frame_at(
         for item, _ in clean_frames(_seen(reader, seen), stream, info.layout):
             if isinstance(item, Frame):
                 source_frame = seen.popleft()
-                if item.pts * info.time_base >= second:
+                if item.pts * info.time_base >= exact:
                     return (source_frame.planes, item.planes), info, levels
     raise MediaError(f"{source}: no frame at {second:g} s")
 

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import av
 from av.container import OutputContainer
+from av.format import Flags
 from av.stream import AttachmentStream, Disposition, Stream
 from av.subtitles.stream import SubtitleStream
 
@@ -210,16 +211,24 @@ class StreamCopier:
             text.pts = text.dts = packet.pts
             text.duration, text.time_base = packet.duration, packet.time_base
             packet = text
-        if packet.dts is None:
-            packet.dts = packet.pts
         last = self._last.get(index)
-        if packet.dts is not None:
-            if last is not None and packet.dts < last:  # muxers refuse to go back in time
-                packet.dts = last
-                packet.pts = last if packet.pts is None else max(packet.pts, last)
-            self._last[index] = packet.dts
+        if packet.dts is None:
+            packet.dts = last if packet.pts is None else packet.pts
+        if packet.dts is None:
+            return []  # of a damaged file: nobody knows when
+        # Muxers refuse to go back in time, and most of them sound that stands still.
+        first = 0 if last is None else last + self._step(packet)
+        if last is not None and packet.dts < first:
+            packet.dts = first
+            packet.pts = first if packet.pts is None else max(packet.pts, first)
+        self._last[index] = packet.dts
         packet.stream = self.streams[index][1]
         return [packet]
+
+    def _step(self, packet: Packet) -> int:
+        """Return by how much a packet must follow the one before, in ticks."""
+        loose = self._container.format.flags & Flags.ts_nonstrict
+        return 1 if packet.stream.type in ("audio", "video") and not loose else 0
 
 
 def _picture(stream: Stream) -> bytes:

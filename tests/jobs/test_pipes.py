@@ -55,7 +55,7 @@ def nlden(*arguments):
 
 
 @pytest.fixture
-def pipeline(fork_nlden, tmp_path_factory):
+def pipeline(start_nlden, tmp_path_factory):
     """Return a function that runs commands with pipes between them.
 
     It returns the exit codes (negative: the signal), the lines of stderr and the last output.
@@ -71,17 +71,16 @@ def pipeline(fork_nlden, tmp_path_factory):
             with log.open("wb") as stderr:
                 if command[0] == "nlden":
                     ends = {"stdin": source, "stdout": target, "stderr": stderr.fileno()}
-                    processes.append(fork_nlden(*command[1:], **ends))
+                    processes.append(start_nlden(*command[1:], **ends))
                 else:
                     other = subprocess.Popen(command, stdin=source, stdout=target, stderr=stderr)
-                    other.returncode = 0  # waited for below
-                    processes.append(other.pid)
+                    processes.append(other)
             os.close(source)
             os.close(target)
             source = after
         with os.fdopen(source, "rb") as last:
             output = last.read()
-        codes = [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in processes]
+        codes = [p.wait() for p in processes]
         return codes, [log.read_text() for log in errors], output
 
     return run
@@ -187,14 +186,14 @@ def test_a_reader_that_goes_ends_it_quietly(pipeline, clip):
     assert errors[0].strip() == ""
 
 
-def test_a_signal_ends_it_while_the_pipe_stands_still(fork_nlden, clip, tmp_path):
+def test_a_signal_ends_it_while_the_pipe_stands_still(start_nlden, clip, tmp_path):
     whole = y4m(clip("in.mkv", audio=None, frames=40)).read_bytes()
     (tmp_path / "out").mkdir()
     arguments = nlden("-", "-o", tmp_path / "out" / "out.mkv", "--strength", 0, "--sigma", 0)
     read, write = os.pipe()
     with (tmp_path / "log").open("w") as log, Path(os.devnull).open("w") as nowhere:
         ends = {"stdin": read, "stdout": nowhere.fileno(), "stderr": log.fileno()}
-        process = fork_nlden(*arguments[1:], **ends)
+        process = start_nlden(*arguments[1:], **ends)
         os.close(read)
         with os.fdopen(write, "wb") as stalled:
             stalled.write(whole)
@@ -202,8 +201,8 @@ def test_a_signal_ends_it_while_the_pipe_stands_still(fork_nlden, clip, tmp_path
             while not list((tmp_path / "out").iterdir()):
                 time.sleep(0.05)
             time.sleep(0.5)
-            os.kill(process, signal.SIGTERM)
-            assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGTERM
+            os.kill(process.pid, signal.SIGTERM)
+            assert process.wait() == 128 + signal.SIGTERM
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -255,14 +254,14 @@ def test_impossible_pipes_are_usage_errors(pipeline, clip, tmp_path, arguments, 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("end", ["stdin", "stdout"])
-def test_a_terminal_is_no_video(fork_nlden, clip, tmp_path, end):
+def test_a_terminal_is_no_video(start_nlden, clip, tmp_path, end):
     source = clip("in.mkv", frames=1)
     ours, theirs = os.openpty()
     arguments = ("-", "-o", tmp_path / "o.mkv") if end == "stdin" else (source, "-o", "-")
     with (tmp_path / "log").open("w") as log, Path(os.devnull).open("r+") as nowhere:
         ends = {"stdin": nowhere.fileno(), "stdout": nowhere.fileno(), end: theirs}
-        process = fork_nlden(*nlden(*arguments)[1:], **ends, stderr=log.fileno())
-        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 2
+        process = start_nlden(*nlden(*arguments)[1:], **ends, stderr=log.fileno())
+        assert process.wait() == 2
     os.close(ours)
     os.close(theirs)
     assert "is a terminal" in (tmp_path / "log").read_text()
