@@ -227,7 +227,8 @@ class StreamCopier:
 
     def _step(self, packet: Packet) -> int:
         """Return by how much a packet must follow the one before, in ticks."""
-        loose = self._container.format.flags & Flags.ts_nonstrict.value
+        # PyAV gives a number, though its stubs say otherwise of the flag.
+        loose = self._container.format.flags & int(Flags.ts_nonstrict.value)
         return 1 if packet.stream.type in ("audio", "video") and not loose else 0
 
 
