@@ -11,13 +11,13 @@ from fractions import Fraction
 
 import av
 from av.container import OutputContainer
-from av.format import Flags
 from av.stream import AttachmentStream, Disposition, Stream
 from av.subtitles.stream import SubtitleStream
 
 from nlden.media.pipes import STDIN
 from nlden.media.trim import Packet
 
+_TIMES_MAY_STAND = 0x20000  # AVFMT_TS_NONSTRICT
 # Formats of FFmpeg and the extension to suggest, the most widely capable first.
 _ELSEWHERE = {"matroska": ".mkv", "mov": ".mov", "mp4": ".mp4", "mpegts": ".ts"}
 _PLAIN_TEXT = ("subrip", "text", "webvtt", "mov_text")
@@ -227,8 +227,7 @@ class StreamCopier:
 
     def _step(self, packet: Packet) -> int:
         """Return by how much a packet must follow the one before, in ticks."""
-        # PyAV gives a number, though its stubs say otherwise of the flag.
-        loose = self._container.format.flags & int(Flags.ts_nonstrict.value)
+        loose = self._container.format.flags & _TIMES_MAY_STAND
         return 1 if packet.stream.type in ("audio", "video") and not loose else 0
 
 
