@@ -22,17 +22,37 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def clips(folder, tmp_path_factory):
+    """Five clips of three frames, so that one is held out."""
+    path = tmp_path_factory.mktemp("clips")
+    for clip in range(5):
+        (path / f"{clip}").mkdir()
+        for i in range(3):
+            view = photographs.cat()[8 * clip : 8 * clip + 40, 2 * i : 2 * i + 48]
+            imsave(path / f"{clip}" / f"{i}.png", view)
+    return path
+
+
 def test_there_are_recipes():
     assert RECIPES
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.stem)
-def test_a_recipe_runs(recipe, folder, tmp_path, monkeypatch):
+def test_a_recipe_runs(recipe, folder, clips, tmp_path, monkeypatch):
     header = recipe.read_text().split("\nmodel:")[0]
     assert f"nlden train fit --config {recipe.relative_to(ROOT)}" in header
     monkeypatch.chdir(tmp_path)
-    data = ["--data.init_args.crop", "32", "--data.init_args.cache", str(tmp_path / "cache")]
-    recipe_data = yaml.safe_load(recipe.read_text())["data"]["init_args"]
+    data = ["--data.init_args.crop", "32"]
+    described = yaml.safe_load(recipe.read_text())["data"]
+    recipe_data = described["init_args"]
+    if described["class_path"].endswith("ClipDataModule"):
+        data += ["--data.init_args.frames", "2", "--data.init_args.reduce", "1"]
+        data += ["--data.init_args.folders", f"[{clips}]"]
+        data += ["--data.init_args.photographs", f"[{folder}]"]
+        del recipe_data["folders"]
+    else:
+        data += ["--data.init_args.cache", str(tmp_path / "cache")]
     for name in ("folders", "partners", "val_folders", "val_partners"):
         if name in recipe_data:
             data += [f"--data.init_args.{name}", f"[{folder}]"]

@@ -10,10 +10,10 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from nlden.data import ImageDataModule
 from nlden.encoders import UNet
-from nlden.models import ImageDenoiser
-from nlden.models.pretrained import Description, WeightsError, save
-from nlden.tasks import ImageDenoising
-from nlden.tasks.denoising import psnr_loss
+from nlden.models import ImageDenoiser, video_denoiser_base
+from nlden.models.pretrained import Description, WeightsError, load, save
+from nlden.tasks import ImageDenoising, VideoDenoising
+from nlden.tasks.denoising import mean_psnr, psnr_loss
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +126,47 @@ def test_a_task_starts_from_weights(tmp_path):
         assert p.requires_grad
     with pytest.raises(WeightsError, match="does not fit"):
         build(weights="image-base")
+
+
+def test_frames_of_a_clip_count_one_by_one():
+    clip, other = torch.rand(2, 3, 4, 8, 8), torch.rand(2, 3, 4, 8, 8)
+    frames, others = (c.transpose(1, 2).flatten(0, 1) for c in (clip, other))
+    assert psnr_loss(clip, other) == pytest.approx(float(psnr_loss(frames, others)))
+    assert mean_psnr(clip, other) == pytest.approx(float(mean_psnr(frames, others)))
+
+
+class TestVideoDenoising:
+    def test_a_step_lowers_the_loss_and_leaves_the_first_stage(self, small_video_denoiser):
+        torch.manual_seed(0)
+        task = VideoDenoising(
+            small_video_denoiser(untrained=True), spatial=None, fusion=None, lr=0.01
+        )
+        clean = torch.from_numpy(photographs.coffee()[:32, :48]).permute(2, 0, 1) / 255
+        clean = clean[None, :, None].repeat(1, 1, 3, 1, 1)
+        batch = {
+            "noisy": clean + 0.1 * torch.randn(clean.shape),
+            "clean": clean,
+            "sigma": torch.full((1, 2), 0.1),
+        }
+        before = {k: v.clone() for k, v in task.net.state_dict().items()}
+        first = float(psnr_loss(task(batch["noisy"], batch["sigma"]), clean))
+        loader = torch.utils.data.DataLoader([batch] * 8, None)
+        trainer = Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(task, loader)
+        assert float(psnr_loss(task(batch["noisy"], batch["sigma"]), clean)) < first
+        changed = {k for k, v in task.net.state_dict().items() if not torch.equal(v, before[k])}
+        assert {k.split(".")[0] for k in changed} >= {"fusion", "mismatch", "keys", "besides"}
+        assert not any(k.startswith("spatial.") for k in changed)
+
+    def test_it_starts_from_the_weights_of_both_stages(self):
+        task = VideoDenoising(video_denoiser_base())
+        for stage, name in ((task.net.spatial, "image-fast"), (task.net.fusion, "image-base")):
+            for key, tensor in load(name).state_dict().items():
+                assert torch.equal(stage.state_dict()[key], tensor)
