@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from nlden.inference.engines import choose_device
-from nlden.inference.planes import PlaneDenoiser
+from nlden.inference.packing import Packing
+from nlden.inference.planes import ChangeStream, PlaneDenoiser
 from nlden.jobs.denoise import open_denoiser
 from nlden.media.color import YCbCr
 from nlden.models.pretrained import load
@@ -43,7 +44,8 @@ def denoise(
         sigma: standard deviation of the noise in the units of ``x`` (25 for uint8 is 25 / 255
             for floats), or ``auto`` to estimate it.
         strength: 0 keeps the picture, 1 takes the denoised one; a blend between.
-        model: name of shipped weights or a safetensors file.
+        model: name of shipped weights or a safetensors file. Those of videos look at the
+            neighbours of a frame: hand them one shot of a film at a time.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
 
@@ -108,11 +110,11 @@ def _tensor(x: Tensor, sigma: float | str, strength: float, denoiser: PlaneDenoi
     else:
         levels = Levels(known, known)
     if strength > 0:
-        for frame in frames:
-            values = frame[:color].to(denoiser.device)
-            kind = "rgb" if color == 3 else "gray"
-            (change,) = denoiser.change([values], kind, _RGB, levels)
-            frame[:color] += strength * change.to(frame)
+        kind = "rgb" if color == 3 else "gray"
+        stream = ChangeStream(denoiser, Packing(kind, _RGB, levels, denoiser.network.formats))
+        ready = [r for f in frames for r in stream.push([f[:color].to(denoiser.device)])]
+        for frame, (changes, _) in zip(frames, [*ready, *stream.finish()], strict=True):
+            frame[:color] += strength * changes[0].to(frame)
     clean = (frames * white).reshape(x.shape)
     if not x.dtype.is_floating_point:
         clean = clean.round().clamp(0, white).to(torch.int32)
