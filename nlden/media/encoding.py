@@ -42,6 +42,15 @@ _UNLISTED: Mapping[str, set[str]] = {
 # copy differs; DNxHR has no smaller ones.
 _SMALLEST = {"libx265": (66, 66), "dnxhd": (256, 120)}
 _DNXHR = {"yuv422p": "dnxhr_hq", "yuv422p10le": "dnxhr_hqx"}
+# Profiles by FFmpeg's names: of H.264 those that say what simple players can do, of ProRes the
+# grade, each with the start of the pixel formats that it is for. The depth decides on all others.
+_PROFILES = {
+    ("libx264", "Baseline"): ("baseline", "yuv420p"),
+    ("libx264", "Constrained Baseline"): ("baseline", "yuv420p"),
+    ("libx264", "Main"): ("main", "yuv420p"),
+    **{("prores_ks", n): (n.lower(), "yuv422p10") for n in ("Proxy", "LT", "Standard", "HQ")},
+    ("prores_ks", "XQ"): ("4444xq", "yuva444p10"),
+}
 # Formats with the same codes in another order.
 _ALIKE: Mapping[str, Sequence[str]] = {
     **{"yuv420p": ("yuvj420p", "nv12"), "yuv422p": ("yuvj422p", "nv16"), "yuv444p": ("yuvj444p",)},
@@ -170,6 +179,9 @@ class Encoding:
             own["auto-alt-ref"] = "0"  # its hidden frames cannot have alpha
         if name == "dnxhd":
             own["profile"] = _DNXHR.get(pix_fmt, "dnxhr_444")
+        profile, formats = _PROFILES.get((name, info.profile or ""), ("", ""))
+        if profile and pix_fmt.startswith(formats) and not self.lossless:
+            own["profile"] = profile
         grade = lossless(name) if self.lossless else quality(name, self.crf)
         source = merged(
             info.hdr.options(name), location_options(name, pix_fmt, info.chroma_location)

@@ -150,6 +150,7 @@ class VideoInfo:
         start: earliest time of any stream, in seconds.
         hdr: HDR metadata that its first frame carries.
         chroma_location: where 4:2:0 chroma lies, by FFmpeg's name, if it is tagged.
+        profile: FFmpeg's name of the codec's profile (``High``, ``HQ``), if it is known.
     """
 
     path: Path
@@ -173,6 +174,7 @@ class VideoInfo:
     start: Fraction = Fraction(0)
     hdr: Hdr = field(default_factory=Hdr)
     chroma_location: str | None = None
+    profile: str | None = None
 
     @property
     def color(self) -> YCbCr:
@@ -246,6 +248,7 @@ def describe(path: Path, container: InputContainer, stream: VideoStream) -> Vide
             int(context.color_trc),
         ),
         codec=context.codec.canonical_name,  # not libdav1d, which decodes av1
+        profile=context.profile,
         time_base=stream.time_base,
         rate=stream.average_rate or stream.guessed_rate,
         frames=0 if container.format.name == "avi" else stream.frames,  # AVI counts gaps, too

@@ -194,6 +194,39 @@ def test_hevc_is_tagged_as_apple_wants_it(film, tmp_path):
             assert len(list(container.decode(video=0))) == 8
 
 
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt", "profile", "named"),
+    [
+        ("libx264", "yuv420p", "baseline", "Constrained Baseline"),
+        ("libx264", "yuv420p", "main", "Main"),
+        ("libx264", "yuv420p", "high", "High"),
+        ("prores_ks", "yuv422p10le", "proxy", "Proxy"),
+        ("prores_ks", "yuv422p10le", "lt", "LT"),
+        ("prores_ks", "yuv422p10le", "hq", "HQ"),
+        ("prores_ks", "yuva444p10le", "4444xq", "XQ"),
+    ],
+)
+def test_the_profile_follows_the_source(tmp_path, codec, pix_fmt, profile, named):
+    source, target = tmp_path / "in.mov", tmp_path / "out.mov"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream(codec, rate=25, options={"profile": profile})
+        stream.width, stream.height, stream.pix_fmt = 96, 96, pix_fmt
+        for i in range(3):
+            frame = av.VideoFrame(96, 96, pix_fmt)
+            for plane in frame.planes:
+                plane.update(bytes([16 + i]) * plane.buffer_size)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    written(source, target, Encoding())
+    for path in (source, target):
+        with av.open(str(path)) as container:
+            assert container.streams.video[0].codec_context.profile == named
+
+
+def test_a_profile_that_cannot_be_lossless_is_let_go(choose):
+    assert "profile" not in choose("h264", "yuv420p", ".mp4", Encoding(lossless=True)).options
+
+
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_the_shortest_films_can_be_hevc(film, tmp_path, frames):
     source = film("in.mkv", video="ffv1", pts=tuple(range(frames)), sound=())
