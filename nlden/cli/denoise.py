@@ -120,8 +120,8 @@ def command(
     model: Annotated[
         str,
         typer.Option(
-            help="A name that `nlden models` lists, a weight file, or auto: image-fast for videos "
-            "on a CPU, image-base otherwise."
+            help="A name that `nlden models` lists, a weight file, or auto: image-base for "
+            "pictures, video-base for videos, image-fast for videos on a CPU."
         ),
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",

@@ -311,12 +311,15 @@ def choose_model(model: str, source: Path, device: torch.device) -> str:
         device: where the network will run.
 
     Returns:
-        For ``auto`` the fast network for videos on a CPU and the base network otherwise.
+        For ``auto`` the video network for videos, on a CPU the fast one for pictures instead, and
+        the base network for pictures.
     """
     if model != "auto":
         return model
     video = not is_still(source) or is_sequence(source)
-    return "image-fast" if device.type == "cpu" and video else "image-base"
+    if not video:
+        return "image-base"
+    return "image-fast" if device.type == "cpu" else "video-base"
 
 
 def open_denoiser(

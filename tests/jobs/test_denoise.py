@@ -169,7 +169,7 @@ def test_reading_is_closed_after_an_error(clip, denoiser, tmp_path):
     [
         ("auto", "a.mp4", "cpu", "image-fast"),
         ("auto", "a.png", "cpu", "image-base"),
-        ("auto", "a.mp4", "cuda", "image-base"),
+        ("auto", "a.mp4", "cuda", "video-base"),
         ("image-base", "a.mp4", "cpu", "image-base"),
         ("my.safetensors", "a.png", "cuda", "my.safetensors"),
     ],
