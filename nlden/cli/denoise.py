@@ -162,8 +162,8 @@ def command(
     hwaccel: Annotated[
         str, typer.Option(help="Where to decode: none (the CPU), auto, or cuda, videotoolbox...")
     ] = "none",
-    start: Annotated[str | None, typer.Option(help="Begin here: seconds or H:M:S.")] = None,
-    end: Annotated[str | None, typer.Option(help="Stop before: seconds or H:M:S.")] = None,
+    start: Annotated[str | None, typer.Option(help="Begin here: seconds or H:MM:SS.")] = None,
+    end: Annotated[str | None, typer.Option(help="Stop before: seconds or H:MM:SS.")] = None,
     frames: Annotated[
         int | None, typer.Option(help="Write at most so many frames of a video.")
     ] = None,

@@ -28,7 +28,8 @@ class ResumeError(MediaError):
 
 def folder_of(target: Path) -> Path:
     """Return the hidden folder beside a target in which its unfinished run lies."""
-    return target.parent / f".{target.name}.segments"
+    # FFmpeg would put numbers for the pattern of numbered pictures in the folder's name, too.
+    return target.parent / f".{target.name.replace('%', '#')}.segments"
 
 
 def kept_frames(target: Path) -> int:

@@ -217,7 +217,7 @@ class StreamCopier:
         if packet.dts is None:
             return []  # of a damaged file: nobody knows when
         # Muxers refuse to go back in time, and most of them sound that stands still.
-        first = 0 if last is None else last + self._step(packet)
+        first = 0 if last is None else last + self._step(self.streams[index][0])
         if last is not None and packet.dts < first:
             packet.dts = first
             packet.pts = first if packet.pts is None else max(packet.pts, first)
@@ -225,10 +225,10 @@ class StreamCopier:
         packet.stream = self.streams[index][1]
         return [packet]
 
-    def _step(self, packet: Packet) -> int:
-        """Return by how much a packet must follow the one before, in ticks."""
+    def _step(self, source: Stream) -> int:
+        """Return by how much a packet of a stream must follow the one before, in ticks."""
         loose = self._container.format.flags & _TIMES_MAY_STAND
-        return 1 if packet.stream.type in ("audio", "video") and not loose else 0
+        return 1 if source.type in ("audio", "video") and not loose else 0
 
 
 def _picture(stream: Stream) -> bytes:
