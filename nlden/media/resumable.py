@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
 import av
 from av.stream import Stream
@@ -14,7 +13,7 @@ from nlden.media.encoding import Encoding
 from nlden.media.frames import Frame
 from nlden.media.probe import MediaError, VideoInfo
 from nlden.media.segments import SegmentEncoder, finished_frames, read_packets, read_table
-from nlden.media.target import TargetError
+from nlden.media.target import TargetError, Unfinished
 from nlden.media.trim import Packet, packet_seconds
 from nlden.media.writer import VideoWriter, reason
 
@@ -22,7 +21,7 @@ SEGMENT = 240
 """Frames of a segment. Each begins with a key frame, as an encoder would set one anyway."""
 
 
-class ResumableWriter:
+class ResumableWriter(Unfinished):
     """Write a video as :class:`nlden.media.writer.VideoWriter` does, in segments that are kept.
 
     Each stretch of frames goes through an encoder of its own into a folder; when it is finished
@@ -153,17 +152,3 @@ class ResumableWriter:
             with suppress(av.FFmpegError, OSError):
                 self._encoder.discard()
         self._writer.discard()
-
-    def __enter__(self) -> "ResumableWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.discard()

@@ -5,6 +5,8 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from nlden.media.pipes import STDOUT, is_pipe
 from nlden.media.probe import MediaError
@@ -13,6 +15,32 @@ from nlden.media.sequences import is_sequence
 
 class TargetError(MediaError):
     """Writing failed, by a full disk for instance: what was finished before stays good."""
+
+
+class Unfinished:
+    """What is complete when its context is left without an error, and is given up otherwise."""
+
+    def close(self) -> None:
+        """Complete it."""
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        """Give it up: nothing of it is left."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
 
 
 @dataclass

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
 import av
 from av.container import OutputContainer
@@ -22,7 +21,7 @@ from nlden.media.pipes import is_pipe, suffix_of
 from nlden.media.probe import MediaError, VideoInfo
 from nlden.media.remux import StreamCopier, kept_tags, passing
 from nlden.media.sequences import is_sequence
-from nlden.media.target import Target, TargetError
+from nlden.media.target import Target, TargetError, Unfinished
 from nlden.media.trim import Packet
 from nlden.media.verify import differences
 
@@ -31,7 +30,7 @@ __all__ = ["Encoding", "Target", "VideoWriter"]
 _CONSTANT_RATE = ("avi", "yuv4mpegpipe", "image2", "mpeg1video", "mpeg2video")
 
 
-class VideoWriter:
+class VideoWriter(Unfinished):
     """Encode frames into a file and copy the other streams of their source.
 
     Metadata, chapters, dispositions, sample aspect ratio and rotation go along. What the
@@ -227,20 +226,6 @@ class VideoWriter:
         with suppress(av.FFmpegError, OSError):
             self._container.close()
         self._target.discard()
-
-    def __enter__(self) -> "VideoWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.discard()
 
 
 def reason(error: Exception) -> str:
