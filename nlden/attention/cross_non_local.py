@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nlden.attention.affinity import fused
+from nlden.attention.affinity import fused, tracing
+
+_PIECE = 1 << 23  # numbers in the copied neighbourhoods of a piece: 32 MiB in float32
 
 
 def match_blocks(
@@ -37,8 +39,9 @@ def match_blocks(
     rows, columns = -(-height // block), -(-width // block)
     none = torch.zeros(batch, rows, columns, 2, dtype=torch.long, device=x.device)
     start = none if around is None else around
-    template = _windows(x, none, block, margin).flatten(0, 2)[..., 0]
-    places = _windows(other, start, block, margin + reach).flatten(0, 2)[..., 0]
+    a, b = (t.movedim(1, -1) for t in (x, other))
+    template = _windows(a, _corners(none, block), block, margin).flatten(0, 2)[..., 0]
+    places = _windows(b, _corners(start, block), block, margin + reach).flatten(0, 2)[..., 0]
     count = len(template)
     # Differences stay; the rounding of large equal sums goes.
     middle = template.mean((1, 2), keepdim=True)
@@ -103,19 +106,34 @@ def cross_non_local_means(
     )
     padded = F.pad(query, (0, columns * own - across, 0, rows * own - height))
     blocks = padded.unflatten(3, (columns, own)).unflatten(2, (rows, own))
-    q = blocks.permute(0, 2, 4, 3, 5, 1).flatten(0, 2).flatten(1, 2)
-    near = [_windows(m, displacement, block, reach) for m in (key, seen)]
-    k, v = (n.flatten(0, 2).flatten(1, 2) for n in near)
+    queries = blocks.permute(0, 2, 4, 3, 5, 1).flatten(3, 4)
+    corners = _corners(displacement, block)
+    # Pixels lie side by side with all their channels: whole rows are copied.
+    pixels = [m.movedim(1, -1).contiguous() for m in (key, seen)]
+    there, here = queries.new_zeros(2, 1, 1, heads).unbind(0)
     if width is not None:
-        steps = torch.arange(-reach, block + reach, device=q.device) / width
-        near_places = torch.cartesian_prod(steps, steps)
-        places = torch.cartesian_prod(*[steps[reach : block + reach : block // own]] * 2)
-        square = near_places.square().sum(1, keepdim=True) / -2
+        steps = torch.arange(-reach, block + reach, device=query.device) / width
+        near = torch.cartesian_prod(steps, steps)
+        own_places = torch.cartesian_prod(*[steps[reach : block + reach : block // own]] * 2)
+        square = near.square().sum(1, keepdim=True) / -2
         empty = heads - channels - 3
-        k = k + F.pad(torch.cat([square, near_places], dim=1), (channels, empty))
-        q = q + F.pad(places, (channels + 1, empty))
-    y = fused(q, k, v)[..., : value.shape[1]]
-    y = y.view(batch, rows, columns, own, own, -1).permute(0, 5, 1, 3, 2, 4)
+        there = F.pad(torch.cat([square, near], dim=1), (channels, empty))
+        here = F.pad(own_places, (channels + 1, empty))
+
+    def gather(piece: slice) -> Tensor:
+        k, v = (_windows(p, corners[:, piece], block, reach) for p in pixels)
+        k, v = (t.flatten(0, 2).flatten(1, 2) for t in (k, v))
+        y = fused(queries[:, piece].flatten(0, 2) + here, k + there, v)
+        return y[..., : value.shape[1]].unflatten(0, (batch, -1, columns))
+
+    extent = (block + 2 * reach) ** 2
+    step = rows
+    if not (torch.is_grad_enabled() or tracing()):
+        # Neighbourhoods overlap: copies of all at once would be many times the map.
+        step = max(1, _PIECE // (batch * columns * extent * heads))
+    pieces = [gather(slice(r, r + step)) for r in range(0, rows, step)]
+    y = torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0]
+    y = y.unflatten(3, (own, own)).permute(0, 5, 1, 3, 2, 4)
     return y.reshape(batch, -1, rows * own, columns * own)[:, :, :height, :across]
 
 
@@ -126,21 +144,31 @@ def _widened(maps: list[Tensor], channels: int) -> Tensor:
     return torch.cat([*maps, zeros], dim=1)
 
 
-def _windows(x: Tensor, displacement: Tensor, block: int, margin: int) -> Tensor:
-    """Copy every block, displaced and widened by a margin; borders are repeated.
+def _corners(displacement: Tensor, block: int) -> Tensor:
+    """Return where each displaced block begins, ``(B, rows, columns, 2)``."""
+    rows, columns = (torch.arange(n, device=displacement.device) for n in displacement.shape[1:3])
+    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
+    return displacement + grid * block
+
+
+def _windows(pixels: Tensor, corners: Tensor, block: int, margin: int) -> Tensor:
+    """Copy the blocks that begin at corners, widened by a margin; borders are repeated.
+
+    Args:
+        pixels: ``(B, H, W, C)``.
+        corners: rows and columns, ``(B, rows, columns, 2)``.
+        block: extent of a block.
+        margin: what it is widened by on all sides.
 
     Returns:
         ``(B, rows, columns, extent, extent, C)``.
     """
-    batch, channels, height, width = x.shape
-    steps = torch.arange(-margin, block + margin, device=x.device)
-    down, right = displacement.unbind(-1)
-    top = torch.arange(down.shape[1], device=x.device)[:, None] * block + down
-    left = torch.arange(down.shape[2], device=x.device) * block + right
+    batch, height, width, channels = pixels.shape
+    steps = torch.arange(-margin, block + margin, device=pixels.device)
+    top, left = corners.unbind(-1)
     y = (top[..., None] + steps).clamp(0, height - 1)
-    x_ = (left[..., None] + steps).clamp(0, width - 1)
-    first = torch.arange(batch, device=x.device).view(-1, 1, 1, 1, 1) * (height * width)
-    index = first + y[..., :, None] * width + x_[..., None, :]
-    # One copy of whole rows: pixels lie side by side with all their channels.
-    pixels = x.movedim(1, -1).reshape(-1, channels)
-    return pixels.index_select(0, index.flatten()).view(*index.shape, channels)
+    x = (left[..., None] + steps).clamp(0, width - 1)
+    first = torch.arange(batch, device=pixels.device).view(-1, 1, 1, 1, 1) * (height * width)
+    index = first + y[..., :, None] * width + x[..., None, :]
+    flat = pixels.reshape(-1, channels)
+    return flat.index_select(0, index.flatten()).view(*index.shape, channels)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from nlden.attention import cross_non_local_means, match_blocks
+from nlden.attention import cross_non_local, cross_non_local_means, match_blocks
 
 
 def best_place(x, other, top, left, block, margin, reach, start):
@@ -126,6 +126,12 @@ def test_positions_gather_by_the_formula(rows, columns, stride, block, reach, wi
     y = cross_non_local_means(query, key, value, moved, block=block, reach=reach, width=width)
     expected = plain(query, key, value, moved, block, reach, width)
     assert torch.allclose(y, expected, atol=1e-9)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(cross_non_local, "_PIECE", 1)  # inference in the smallest pieces
+        pieces = cross_non_local_means(
+            query, key, value, moved, block=block, reach=reach, width=width
+        )
+    assert torch.allclose(pieces, y, atol=1e-12)
     weights = torch.randn(y.shape, generator=generator, dtype=torch.float64)
     for a, b in zip(
         torch.autograd.grad((y * weights).sum(), inputs),
