@@ -23,7 +23,7 @@ def denoise(
     sigma: Annotated[float, typer.Option(help="Level of the noise, 0 to 255.")] = 25.0,
     frames: Annotated[int, typer.Option(min=1, help="Length of the clip.")] = 8,
     model: Annotated[
-        str, typer.Option(help="Weights by name or file, or auto: all that denoise images.")
+        str, typer.Option(help="Weights by name or file, or auto: all that are shipped.")
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     seed: Annotated[int, typer.Option(help="Source of the noise.")] = 0,
@@ -51,7 +51,9 @@ def denoise(
     try:
         where = choose_device(device)
         first = choose_model(model, Path("noisy.mp4"), where)
-        others = [n for n in ("image-fast", "image-base") if model == "auto" and n != first]
+        others = [
+            n for n in ("image-fast", "image-base", "video-base") if model == "auto" and n != first
+        ]
         denoisers = []
         for name in (first, *others):
             taken = choose_precision(load(name), where)

@@ -1,5 +1,6 @@
 """``nlden``: the commands and how their errors are shown."""
 
+import logging
 import signal
 import sys
 import warnings
@@ -62,7 +63,9 @@ def _terminate(number: int, frame: object) -> None:
 def main() -> None:
     """Run the command line; an error is one line on stderr and a non-zero exit."""
     signal.signal(signal.SIGTERM, _terminate)
-    warnings.filterwarnings("ignore", module="PIL")  # what is wrong is told in one line
+    # What Pillow finds wrong is told in one line, by us.
+    warnings.filterwarnings("ignore", module="PIL")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     try:
         status = app(standalone_mode=False)
     except UsageError as error:

@@ -10,7 +10,7 @@ from PIL import Image
 from skimage import data as photographs
 
 SECONDS = 20
-FOUND = (1590, 2253, 2423)  # by the larger run, of what is mended now
+FOUND = (1590, 2253, 2423, 2689)  # by the larger run, of what is mended now
 FILMS = {
     "h264.mp4": {"codec": "libx264"},
     "hevc.mp4": {"codec": "libx265", "options": {"x265-params": "log-level=none"}},
