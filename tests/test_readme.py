@@ -16,7 +16,7 @@ def test_the_python_of_the_readme_runs(number, tmp_path, monkeypatch):
 
 
 def test_the_readme_shows_python():
-    assert len(SNIPPETS) == 6
+    assert len(SNIPPETS) == 7
 
 
 def test_files_that_the_readme_names_exist():
