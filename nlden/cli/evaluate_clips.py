@@ -82,10 +82,10 @@ def command(
         raise UsageError(str(error)) from error
 
     rows = []
-    settings = {"halved": halve or [], "seed": seed, "limit": frames}
     try:
         sigmas = [255 * level for level in levels]
-        for row in evaluate(clips, sigmas, methods, **settings):  # type: ignore[arg-type]
+        measured = evaluate(clips, sigmas, methods, halved=halve or [], seed=seed, limit=frames)
+        for row in measured:
             rows.append(row)
             print(f"{row.clip} sigma {row.sigma:g} {row.method}: {row.psnr:.2f}", file=sys.stderr)
     except (MediaError, OSError, ValueError) as error:

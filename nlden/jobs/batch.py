@@ -132,7 +132,7 @@ def _folder(folder: Path, output: Path) -> list[Item]:
 def _check(item: Item, inputs: set[Path], *, preview: bool) -> bool:
     """Refuse an impossible target; tell whether it exists."""
     target = item.target
-    video = not is_still(item.source) or is_sequence(item.source)
+    video = not is_still(item.source)
     if is_pipe(target):
         if not video:
             raise PlanError(f"{item.source}: a picture cannot be written to a pipe; name a file")

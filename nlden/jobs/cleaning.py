@@ -5,8 +5,6 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeAlias
 
-from torch import Tensor
-
 from nlden.inference.planes import Planes
 from nlden.media.color import YCbCr
 from nlden.media.cuts import CutDetector
@@ -51,7 +49,7 @@ class Denoiser(Protocol):
 
 
 def clean_frames(
-    items: Iterable[Item], stream: Stream, layout: Layout, passed: int = 0
+    items: Iterable[Item], stream: Stream, passed: int = 0
 ) -> Generator[tuple[Item, Shot | None], None, None]:
     """Denoise the frames among the items of a file.
 
@@ -61,7 +59,6 @@ def clean_frames(
     Args:
         items: frames and packets.
         stream: the denoiser.
-        layout: of the frames.
         passed: so many first frames are done already: they come out without planes, and those
             of them that have planes only help to tell whether the next is a cut.
 
@@ -94,14 +91,10 @@ def clean_frames(
             yield replace(item, planes=(), alpha=None), None
         if detector is not None and item.planes:
             unflagged.append((item, new))
-            yield from flagged(detector.push(_luma(item.planes[0], layout)))
+            yield from flagged(detector.push(item.luma))
         elif new:
             waiting.append(item)
             yield from ready(stream.push(item.planes))
     if detector is not None:
         yield from flagged(detector.finish())
     yield from ready(stream.finish())
-
-
-def _luma(plane: Tensor, layout: Layout) -> Tensor:
-    return plane.float().mean(0, keepdim=True) / layout.white

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,9 @@ from nlden.media.pipes import is_pipe
 from nlden.media.probe import Layout, MediaError
 from nlden.media.reader import VideoReader
 from nlden.media.resumable import SEGMENT, ResumableWriter
-from nlden.media.sequences import is_sequence
 from nlden.media.stills import Still, is_still, read_still, write_still
 from nlden.media.target import TargetError
-from nlden.media.trim import Packet
+from nlden.media.trim import exact
 from nlden.media.writer import Encoding, VideoWriter
 from nlden.models import ImageDenoiser, VideoDenoiser
 from nlden.models.pretrained import WeightsError, load
@@ -154,7 +152,7 @@ def denoise_file(
         Interrupted: if ``stop`` said so.
     """
     started = time.perf_counter()
-    if is_still(source) and not is_sequence(source):
+    if is_still(source):
         still, levels = clean_still(source, denoiser, request)
         write_still(target, still)
         progress(1, 1)
@@ -235,7 +233,7 @@ def denoise_video(
     part = (request.start, request.end, request.frames)
     with VideoReader(source, *part, request.deinterlace, request.hwaccel) as reader:
         info, total = reader.info, expected_frames(reader)
-        shift = Fraction(request.start).limit_denominator(1_000_000)
+        shift = exact(request.start)
         writer: VideoWriter | ResumableWriter
         known = journal.levels if journal is not None else None
         levels = known or video_levels(reader, request)
@@ -258,18 +256,12 @@ def denoise_video(
         stream = denoiser.stream(info.layout, info.color, levels, request.strengths, past)
         reader.skip = max(0, passed - CONTEXT) if stream.latency else passed
 
-        def write(item: "Frame | Packet") -> None:
-            if isinstance(item, Frame):
-                writer.write(item)
-            else:
-                writer.write_packet(item)
-
         done, stopped = 0, False
         with writer:
             with (
-                WriteBehind(write) as behind,
+                WriteBehind(writer.take) as behind,
                 closing(read_ahead(reader)) as items,
-                closing(clean_frames(items, stream, info.layout, passed)) as cleaned,
+                closing(clean_frames(items, stream, passed)) as cleaned,
             ):
                 for item, shot in cleaned:
                     if isinstance(item, Frame):
@@ -316,8 +308,7 @@ def choose_model(model: str, source: Path, device: torch.device) -> str:
     """
     if model != "auto":
         return model
-    video = not is_still(source) or is_sequence(source)
-    if not video:
+    if is_still(source):
         return "image-base"
     return "image-fast" if device.type == "cpu" else "video-base"
 

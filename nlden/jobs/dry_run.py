@@ -80,7 +80,7 @@ def dry_run(source: Path, target: Path, denoiser: PlaneDenoiser, request: Reques
     Raises:
         MediaError: if the source cannot be read or the target could not be written.
     """
-    if is_still(source) and not is_sequence(source):
+    if is_still(source):
         begun = time.perf_counter()
         still, levels = clean_still(source, denoiser, request)
         seconds = time.perf_counter() - begun

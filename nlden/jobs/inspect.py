@@ -93,8 +93,7 @@ def inspect_file(path: Path, progress: Callable[[int, int], None] | None = None)
     Raises:
         MediaError: if the file cannot be read or holds no video.
     """
-    still = is_still(path) and not is_sequence(path)
-    return _still(path) if still else _video(path, progress)
+    return _still(path) if is_still(path) else _video(path, progress)
 
 
 def media_files(path: Path) -> list[Path]:
@@ -191,8 +190,7 @@ def detect_cuts(
                 if isinstance(item, Frame):
                     seconds.append(float(item.pts * info.time_base))
                     progress(len(seconds), info.frames)
-                    # Of RGB the mean of the planes will do.
-                    yield (item.planes[0].float() / info.layout.white).mean(0, keepdim=True)
+                    yield item.luma
 
         cuts = [Cut(number, seconds[number]) for number in find_cuts(lumas())]
         return cuts, reader.warnings

@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +15,18 @@ from nlden.inference.planes import PlaneDenoiser, Planes
 from nlden.jobs.cleaning import Item, clean_frames
 from nlden.jobs.denoise import Request, clean_still, video_levels
 from nlden.jobs.pipeline import WriteBehind, read_ahead
+from nlden.media.color import MATRIX_TAGS
 from nlden.media.frames import Frame, from_planes
 from nlden.media.probe import Layout, MediaError, VideoInfo
 from nlden.media.reader import VideoReader
-from nlden.media.sequences import is_sequence
 from nlden.media.stills import Still, is_still, read_still, write_still
-from nlden.media.trim import Packet
+from nlden.media.trim import exact
 from nlden.media.writer import VideoWriter
 from nlden.models import VideoDenoiser
 from nlden.noise.estimation import Levels
 
 _BEFORE = 0.5  # seconds
 _SPACE, _ZOOM, _WIDEST = 8, 4, 960  # pixels between pictures, enlargement, a column's width
-_MATRIX = {"bt601": 5, "bt709": 1, "bt2020": 9}
 
 
 def preview(
@@ -49,7 +47,7 @@ def preview(
     Raises:
         MediaError: if there is no such frame or the target cannot be written.
     """
-    if is_still(source) and not is_sequence(source):
+    if is_still(source):
         clean, levels = clean_still(source, denoiser, request)
         before, after = (_picture(s) for s in (read_still(source), clean))
     else:
@@ -68,16 +66,16 @@ def _frame_at(
     """Return a frame before and after, the video, and the noise levels."""
     # What looks at neighbours is given some of those before.
     start = max(0.0, second - _BEFORE) if isinstance(denoiser.network, VideoDenoiser) else second
-    exact = Fraction(second).limit_denominator(1_000_000)
+    moment = exact(second)
     options = (request.deinterlace, request.hwaccel)
     with VideoReader(source, start, None, None, *options) as reader:
         info, levels = reader.info, video_levels(reader, request)
         stream = denoiser.stream(info.layout, info.color, levels, request.strengths)
         seen: deque[Frame] = deque()
-        for item, _ in clean_frames(_seen(reader, seen), stream, info.layout):
+        for item, _ in clean_frames(_seen(reader, seen), stream):
             if isinstance(item, Frame):
                 source_frame = seen.popleft()
-                if item.pts * info.time_base >= exact:
+                if item.pts * info.time_base >= moment:
                     return (source_frame.planes, item.planes), info, levels
     raise MediaError(f"{source}: no frame at {second:g} s")
 
@@ -99,7 +97,7 @@ def _displayed(planes: Planes, info: VideoInfo) -> Image.Image:
     """Convert a frame as a player shows it."""
     frame, color = from_planes(planes, info.layout), info.color
     if info.layout.kind != "rgb":
-        matrix, span = _MATRIX[color.matrix], 2 if color.full_range else 1
+        matrix, span = MATRIX_TAGS[color.matrix], 2 if color.full_range else 1
         frame.colorspace, frame.color_range = matrix, span
         frame = frame.reformat(
             format="rgb24",
@@ -176,7 +174,6 @@ def sample(
     with VideoReader(source) as reader:
         whole, levels = reader.info, video_levels(reader, request)
     start = request.start or max(0.0, ((whole.duration or 0.0) - seconds) / 2)
-    shift = Fraction(start).limit_denominator(1_000_000)
     part = (start, start + seconds, None)
     with VideoReader(source, *part, request.deinterlace, request.hwaccel) as reader:
         info = reader.info
@@ -191,21 +188,15 @@ def sample(
         )
         total = round(seconds * float(info.rate or 25))
         done = 0
-        writer = VideoWriter(target, beside, reader.streams, request.encoding, shift)
-
-        def write(item: "Frame | Packet") -> None:
-            if isinstance(item, Frame):
-                writer.write(item)
-            else:
-                writer.write_packet(item)
+        writer = VideoWriter(target, beside, reader.streams, request.encoding, exact(start))
 
         stream = denoiser.stream(info.layout, info.color, levels, request.strengths)
         seen: deque[Frame] = deque()
         with (
             writer,
-            WriteBehind(write) as behind,
+            WriteBehind(writer.take) as behind,
             closing(read_ahead(reader)) as items,
-            closing(clean_frames(_seen(items, seen), stream, info.layout)) as cleaned,
+            closing(clean_frames(_seen(items, seen), stream)) as cleaned,
         ):
             for item, _ in cleaned:
                 if isinstance(item, Frame):

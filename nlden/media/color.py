@@ -13,6 +13,9 @@ from torch.nn import functional as F
 
 _KR_KB = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
 
+MATRIX_TAGS = {"bt601": 5, "bt709": 1, "bt2020": 9}
+"""FFmpeg's numbers of the matrices."""
+
 NEUTRAL = 128 / 255
 """Value of a chroma plane where there is no colour."""
 

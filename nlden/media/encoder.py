@@ -8,13 +8,13 @@ from av.container import OutputContainer
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
+from nlden.media.color import MATRIX_TAGS
 from nlden.media.encoding import Choice
 from nlden.media.frames import Frame, from_planes
 from nlden.media.probe import Layout, MediaError, VideoInfo
 from nlden.media.remux import passing
 from nlden.media.trim import Packet
 
-_MATRIX = {"bt601": 5, "bt709": 1, "bt2020": 9}
 _RGB, _LIMITED, _FULL = 0, 1, 2
 
 
@@ -91,7 +91,7 @@ class VideoEncoder:
         if self._to_rgb:
             return _RGB
         if self.info.layout.kind == "rgb":
-            return _MATRIX[self.info.color.matrix]
+            return MATRIX_TAGS[self.info.color.matrix]
         return self.info.tags.colorspace
 
     @property
@@ -128,8 +128,8 @@ class VideoEncoder:
             same = (frame.layout.kind == "rgb") == self._to_rgb and self.codec != "mjpeg"
             picture = picture.reformat(
                 format=self.pix_fmt,
-                src_colorspace=_MATRIX[color.matrix],
-                dst_colorspace=_MATRIX[color.matrix],
+                src_colorspace=MATRIX_TAGS[color.matrix],
+                dst_colorspace=MATRIX_TAGS[color.matrix],
                 src_color_range=span,
                 dst_color_range=span if same else self._range,
                 interpolation=Interpolation.BICUBIC,

@@ -32,6 +32,11 @@ class Frame:
     alpha: Tensor | None = None
 
     @property
+    def luma(self) -> Tensor:
+        """Return luma ``(1, H, W)`` in [0, 1]; of RGB the mean of the planes."""
+        return (self.planes[0].float() / self.layout.white).mean(0, keepdim=True)
+
+    @property
     def size(self) -> tuple[int, int]:
         """Return height and width."""
         height, width = self.planes[0].shape[-2:]

@@ -26,7 +26,7 @@ from nlden.media.probe import (
     reading,
 )
 from nlden.media.side_data import display_matrix
-from nlden.media.trim import Packet, Trim, packet_seconds, trim_chapters
+from nlden.media.trim import Packet, Trim, exact, packet_seconds, trim_chapters
 
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
@@ -157,7 +157,7 @@ class VideoReader:
         yield from self._items
 
     def _read(self) -> "Iterator[Frame | Packet]":
-        trim = Trim(_exact(self.start), None if self.end is None else _exact(self.end))
+        trim = Trim(exact(self.start), None if self.end is None else exact(self.end))
         # Where --frames ends is known when the frame after the last is: until then packets wait.
         held: deque[Packet] = deque()
         ended = False
@@ -301,10 +301,6 @@ def _told_by(frame: VideoFrame, info: VideoInfo) -> VideoInfo:
     """Add what the first frame of a video tells."""
     matrix = display_matrix(frame)
     return replace(info, rotation=frame.rotation, matrix=matrix, hdr=Hdr.of(frame))
-
-
-def _exact(seconds: float) -> Fraction:
-    return Fraction(seconds).limit_denominator(1_000_000)
 
 
 def _reaches(packet: Packet, end: Fraction | None, more: int = 0) -> bool:

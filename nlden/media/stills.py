@@ -20,7 +20,8 @@ from torch import Tensor
 
 from nlden.media.frames import plane_codes
 from nlden.media.probe import MediaError, open_video, reading
-from nlden.media.writer import Target
+from nlden.media.sequences import is_sequence
+from nlden.media.target import Target
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
@@ -45,8 +46,8 @@ class Still:
 
 
 def is_still(path: Path) -> bool:
-    """Tell by its extension whether a file is a still picture."""
-    return path.suffix.lower() in SUFFIXES
+    """Tell by its name whether a file is a still picture; numbered pictures are one video."""
+    return path.suffix.lower() in SUFFIXES and not is_sequence(path)
 
 
 def read_still(path: Path) -> Still:

@@ -3,30 +3,48 @@
 import os
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from nlden.media.frames import Frame
 from nlden.media.pipes import STDOUT, is_pipe
 from nlden.media.probe import MediaError
 from nlden.media.sequences import is_sequence
+from nlden.media.trim import Packet
 
 
 class TargetError(MediaError):
     """Writing failed, by a full disk for instance: what was finished before stays good."""
 
 
-class Unfinished:
-    """What is complete when its context is left without an error, and is given up otherwise."""
+class Unfinished(ABC):
+    """A video that is complete when its context is left without an error, given up otherwise."""
 
+    @abstractmethod
+    def write(self, frame: Frame) -> None:
+        """Encode a frame."""
+
+    @abstractmethod
+    def write_packet(self, packet: Packet) -> None:
+        """Copy a packet of another stream."""
+
+    @abstractmethod
     def close(self) -> None:
         """Complete it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def discard(self) -> None:
-        """Give it up: nothing of it is left."""
-        raise NotImplementedError
+        """Give it up."""
+
+    def take(self, item: "Frame | Packet") -> None:
+        """Write a frame or a packet, as a reader gives them."""
+        if isinstance(item, Frame):
+            self.write(item)
+        else:
+            self.write_packet(item)
 
     def __enter__(self) -> Self:
         return self

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 Packet: TypeAlias = "av.Packet[Any]"
 
 
+def exact(seconds: float) -> Fraction:
+    """Return what a number of seconds was meant to be: 0.1 is a tenth."""
+    return Fraction(seconds).limit_denominator(1_000_000)
+
+
 def packet_seconds(packet: Packet) -> Fraction | None:
     """Return when a packet is shown, in seconds, if it says so."""
     ticks = packet.pts if packet.pts is not None else packet.dts

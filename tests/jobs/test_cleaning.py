@@ -126,7 +126,7 @@ def test_frames_that_are_done_come_out_empty_and_first(denoiser, tmp_path):
     with VideoReader(source) as reader:
         reader.skip = 1
         stream = denoiser.stream(info.layout, info.color, LEVELS)
-        out = [item for item, _ in clean_frames(reader, stream, info.layout, passed=6)]
+        out = [item for item, _ in clean_frames(reader, stream, passed=6)]
     assert [bool(f.planes) for f in out] == [False] * 6 + [True] * 3
     assert [f.pts for f in out] == [f.pts for f in read(source)]
 
