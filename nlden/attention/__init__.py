@@ -1,7 +1,7 @@
 """Attention blocks for one, two and three dimensions, exact without an N x N map."""
 
+from nlden.attention.block_matching import copy_blocks, match_blocks
 from nlden.attention.cbam import CBAM, ChannelGate, SpatialGate
-from nlden.attention.cross_non_local import cross_non_local_means, match_blocks
 from nlden.attention.dual_attention import (
     ChannelAttention,
     DualAttention,
@@ -30,7 +30,7 @@ __all__ = [
     "PositionAttention",
     "SpatialGate",
     "SqueezeExcitation",
-    "cross_non_local_means",
+    "copy_blocks",
     "dual_attention_loss",
     "from_reference",
     "match_blocks",

@@ -173,6 +173,28 @@ def noise_map(sigma: Tensor | float, packed: Tensor) -> Tensor:
     return level.expand(batch, 2, height, width)
 
 
+def image_denoiser(
+    widths: Sequence[int],
+    blocks: Sequence[int],
+    limit: float | None = 4.0,
+    formats: Sequence[str] = tuple(PACKED),
+) -> ImageDenoiser:
+    """Build a denoiser with squeeze-and-excitation and a non-local block at the coarsest level.
+
+    Args:
+        widths: channels of each level of its :class:`nlden.encoders.UNet`, finest first.
+        blocks: residual blocks of each level on each side.
+        limit: see :class:`ImageDenoiser`.
+        formats: likewise.
+    """
+    bottleneck = partial(
+        NonLocal2d, scale="inner", bias=False, norm=None, window=16, block=8, clip=True
+    )
+    gate = partial(SqueezeExcitation, window=9)
+    body = UNet(widths, blocks, gate=gate, bottleneck=bottleneck)
+    return ImageDenoiser(body, limit, formats)
+
+
 def image_denoiser_base(
     limit: float | None = 4.0, formats: Sequence[str] = tuple(PACKED)
 ) -> ImageDenoiser:
@@ -182,7 +204,7 @@ def image_denoiser_base(
         limit: see :class:`ImageDenoiser`.
         formats: likewise.
     """
-    return _denoiser((64, 96, 192), (1, 2, 1), limit, formats)
+    return image_denoiser((64, 96, 192), (1, 2, 1), limit, formats)
 
 
 def image_denoiser_fast(
@@ -194,18 +216,13 @@ def image_denoiser_fast(
         limit: see :class:`ImageDenoiser`.
         formats: likewise.
     """
-    return _denoiser((32, 64, 128), (1, 2, 1), limit, formats)
+    return image_denoiser((32, 64, 128), (1, 2, 1), limit, formats)
 
 
-def _denoiser(
-    widths: tuple[int, ...],
-    blocks: tuple[int, ...],
-    limit: float | None,
-    formats: Sequence[str],
-) -> ImageDenoiser:
-    bottleneck = partial(
-        NonLocal2d, scale="inner", bias=False, norm=None, window=16, block=8, clip=True
-    )
-    gate = partial(SqueezeExcitation, window=9)
-    body = UNet(widths, blocks, gate=gate, bottleneck=bottleneck)
-    return ImageDenoiser(body, limit, formats)
+def image_denoiser_tiny(formats: Sequence[str] = tuple(PACKED)) -> ImageDenoiser:
+    """Build the first stage of ``video-fast``: convolutions alone (8 kMAC per pixel).
+
+    Args:
+        formats: see :class:`ImageDenoiser`.
+    """
+    return ImageDenoiser(UNet((16, 32, 64), (1, 1, 1)), formats=formats)

@@ -119,18 +119,26 @@ def load(weights: str | os.PathLike[str]) -> nn.Module:
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
-def load_weights(network: nn.Module, weights: str | os.PathLike[str]) -> None:
+def load_weights(
+    network: nn.Module, weights: str | os.PathLike[str], *, partly: bool = False
+) -> None:
     """Fill a network with the tensors of a weight file.
 
     Stems and tails of formats that the network does not take are passed over.
+
+    Args:
+        network: the network.
+        weights: a shipped name or a safetensors file.
+        partly: pass over all that the network has not, and leave what the file has not.
 
     Raises:
         WeightsError: if it cannot be read or does not fit the network.
     """
     _, tensors = read(weights)
     own = network.state_dict()
-    kept = {k: v for k, v in tensors.items() if k in own or not k.startswith(("stems.", "tails."))}
-    _fill(network, kept, find(weights))
+    edges = ("stems.", "tails.")
+    kept = {k: v for k, v in tensors.items() if k in own or not (partly or k.startswith(edges))}
+    _fill(network, own | kept if partly else kept, find(weights))
 
 
 def _fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

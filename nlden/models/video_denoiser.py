@@ -3,8 +3,8 @@
 That a recursive average of aligned frames comes first and a spatial network cleans what it leaves
 follows EMVD (M. Maggioni et al.: "Efficient Multi-Stage Video Denoising With Recurrent
 Spatio-Temporal Fusion", CVPR 2021); the weights of the average are those of a Kalman filter. Frames
-are laid over each other by similarity instead of optical flow: see
-:mod:`nlden.attention.cross_non_local`.
+are laid over each other by the block matching of non-local filters instead of optical flow: see
+:mod:`nlden.attention.block_matching`.
 """
 
 import math
@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nlden.attention.cross_non_local import cross_non_local_means, match_blocks
+from nlden.attention.block_matching import copy_blocks, match_blocks
 from nlden.models.image_denoiser import (
     PACKED,
     ImageDenoiser,
-    image_denoiser_base,
+    image_denoiser,
     image_denoiser_fast,
+    image_denoiser_tiny,
     noise_map,
     packed_format,
     spread,
@@ -73,7 +74,7 @@ class Mismatch(nn.Module):
         variance of the mismatch, likewise in parts of that of the noise, ``(B, 2, h, w)``.
     """
 
-    def __init__(self, formats: Sequence[str], width: int = 32) -> None:
+    def __init__(self, formats: Sequence[str], width: int) -> None:
         super().__init__()
         self.stems = nn.ModuleDict(
             {n: nn.Conv2d(2 * PACKED[n] + 2, width, 3, padding=1) for n in formats}
@@ -100,26 +101,24 @@ class Mismatch(nn.Module):
 class VideoDenoiser(nn.Module):
     """Remove noise of known level from videos.
 
-    A first network denoises every frame alone. Around each block's best match in a neighbouring
-    frame, every position then gathers what looks like it (non-local means on learned features of
-    the denoised frames), so that the neighbour lies over the frame. Frames that lie over each
-    other are averaged, each weighted by the inverse of its variance: that of its noise and that
-    of the mismatch that a small network sees. A second network, told how much noise is left,
-    denoises the average.
+    A first network denoises every frame alone. Each block of it is sought in a denoised neighbour,
+    to a part of a pixel, so that the neighbour can be laid over the frame. Frames that lie over
+    each other are averaged, each weighted by the inverse of its variance: that of its noise and
+    that of the mismatch that a small network sees. A second network, told how much noise is left,
+    denoises the average; it sees besides what the average changed, and how the frame before was
+    denoised.
 
     Neighbours are the average of the frames before, so that the past is not limited, and the
     ``ahead`` frames that follow. One that is not there has no weight: the first frame, the last
     and a single one need no rule of their own.
 
     Args:
-        spatial: the first network. It is not trained here.
+        spatial: the first network.
         fusion: the second network.
         ahead: frames that are looked ahead, the latency.
-        keys: width of the features that positions are compared by.
-        patch: extent in pixels of what they see.
-        block: extent in pixels of the blocks that are matched, an even number.
+        mismatch: width of the network that sees the mismatch.
+        block: extent in pixels of the blocks that are matched, a multiple of 4.
         search: how far blocks are sought, in pixels.
-        around: how far around the match positions gather, in pixels.
 
     Shape:
         ``forward``: ``(B, 3, T, H, W)`` RGB or packed ``(B, 12 or 6, T, h, w)`` (see
@@ -133,27 +132,20 @@ class VideoDenoiser(nn.Module):
         fusion: ImageDenoiser,
         *,
         ahead: int = 2,
-        keys: int = 15,
-        patch: int = 5,
+        mismatch: int = 32,
         block: int = 16,
         search: int = 32,
-        around: int = 2,
     ) -> None:
         super().__init__()
-        self.spatial = spatial.requires_grad_(False)
+        self.spatial = spatial
         self.fusion = fusion
-        self.ahead, self.block, self.search, self.around = ahead, block, search, around
+        self.ahead, self.block, self.search = ahead, block, search
         self.formats = tuple(n for n in fusion.formats if n in spatial.formats)
-        self.keys = nn.Conv2d(3, keys, patch, padding=patch // 2, bias=False)
-        # Orthonormal rows: the features are as far apart as the patches.
-        nn.init.orthogonal_(self.keys.weight)
-        self.bandwidth = nn.Parameter(torch.tensor([0.002, 0.3]))
-        self.width = nn.Parameter(torch.tensor(0.1))
-        self.mismatch = Mismatch(self.formats)
+        self.mismatch = Mismatch(self.formats, mismatch)
         width = fusion.body.widths[0]
         self.besides = nn.ModuleDict()
         for name in self.formats:
-            convolution = nn.Conv2d(2 * PACKED[name], width, 3, padding=1, bias=False)
+            convolution = nn.Conv2d(3 * PACKED[name], width, 3, padding=1, bias=False)
             nn.init.zeros_(convolution.weight)
             self.besides[name] = convolution
 
@@ -164,10 +156,9 @@ class VideoDenoiser(nn.Module):
         if alone is None or together is None:
             return None
         # From one end of a block over its margin to the farthest place that it is sought at.
-        match = self.block + 2 * _COARSE + self.search + _COARSE
-        near = self.block + self.search + _COARSE + self.around + self.keys.kernel_size[0] // 2 + 1
+        match = self.block + self.search + 3 * _COARSE
         seen = 3  # convolutions of the mismatch
-        return max(alone, together + seen + -(-max(match, near) // 2))
+        return max(alone, together + seen + -(-match // 2))
 
     @property
     def grid(self) -> int:
@@ -176,34 +167,42 @@ class VideoDenoiser(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """Return the clean clip, in float32, not clamped."""
+        return self.stages(x, sigma)[1]
+
+    def stages(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Return the clip as the first network leaves it, frame by frame, and the clean clip."""
         if x.ndim != 5 or x.shape[1] not in (3, *PACKED.values()) or not x.shape[2]:
             raise ValueError(
                 "expected (B, 3, T, H, W) RGB or packed (B, 12 or 6, T, h, w), "
                 f"got {tuple(x.shape)}"
             )
-        if x.shape[1] != 3:
-            return self._denoise(x.float(), sigma)
-        height, width = x.shape[3:]
         frames = x.float().transpose(1, 2).flatten(0, 1)
-        frames = F.pad(frames, (0, width % 2, 0, height % 2), mode="replicate")
-        packed = F.pixel_unshuffle(frames, 2).unflatten(0, (len(x), -1)).transpose(1, 2)
-        clean = self._denoise(packed, sigma).transpose(1, 2).flatten(0, 1)
-        clean = F.pixel_shuffle(clean, 2).unflatten(0, (len(x), -1)).transpose(1, 2)
-        return clean[..., :height, :width]
+        height, width = x.shape[3:]
+        rgb = x.shape[1] == 3
+        if rgb:
+            frames = F.pad(frames, (0, width % 2, 0, height % 2), mode="replicate")
+            frames = F.pixel_unshuffle(frames, 2)
+        stages = self._denoise(frames.unflatten(0, (len(x), -1)).transpose(1, 2), sigma)
+        if rgb:
+            stages = [F.pixel_shuffle(y, 2)[..., :height, :width] for y in stages]
+        first, second = (y.unflatten(0, (len(x), -1)).transpose(1, 2) for y in stages)
+        return first, second
 
-    def _denoise(self, packed: Tensor, sigma: Tensor | float) -> Tensor:
+    def _denoise(self, packed: Tensor, sigma: Tensor | float) -> list[Tensor]:
+        """Return what :meth:`stages` does, packed, as ``(B * T, 12 or 6, h, w)``."""
         level = noise_map(sigma, packed[:, :, 0])
         shots = [self.look(noisy, level) for noisy in packed.unbind(2)]
+        # Each network learns for itself, and each frame what to make of the past, not what to
+        # leave.
+        known = [shot.detach() for shot in shots]
         past: Shot | None = None
         clean = []
-        for i, shot in enumerate(shots):
-            done = self.denoise(shot, level, past, shots[i + 1 : i + 1 + self.ahead])
+        for i, shot in enumerate(known):
+            done = self.denoise(shot, level, past, known[i + 1 : i + 1 + self.ahead])
             clean.append(done.clean)
-            # Each frame learns for itself what to make of the past, not what to leave.
             past = done.detach()
-        return torch.stack(clean, dim=2)
+        return [torch.stack(y, dim=1).flatten(0, 1) for y in ([s.clean for s in shots], clean)]
 
-    @torch.no_grad()
     def look(self, noisy: Tensor, level: Tensor) -> Shot:
         """Denoise a packed frame alone; ``level`` is the level of its noise, ``(B, 2, h, w)``."""
         return Shot(noisy, self.spatial(noisy, level), noisy, torch.ones_like(level))
@@ -219,13 +218,17 @@ class VideoDenoiser(nn.Module):
             past: the frame before, as this method returned it; None if there is none.
             following: up to ``ahead`` frames that follow, as :meth:`look` returns them.
         """
-        mean = shot if past is None else self._average(shot, level, shot, past)
+        mean, before = shot, torch.zeros_like(shot.noisy)
+        if past is not None:
+            laid = self._lay_over(shot, past)
+            mean, share = self._average(shot, level, shot, laid)
+            before = share * (laid.clean - mean.fused)
         whole = mean
         for other in following[: self.ahead]:
-            whole = self._average(whole, level, shot, other)
+            whole, _ = self._average(whole, level, shot, self._lay_over(shot, other))
         fused = whole.fused
         stem = self.fusion.enter(fused, level * whole.variance.sqrt())
-        besides = torch.cat([shot.noisy - fused, shot.clean - fused], dim=1)
+        besides = torch.cat([shot.noisy - fused, shot.clean - fused, before], dim=1)
         besides = besides.to(stem.dtype, memory_format=torch.channels_last)
         more = (0, stem.shape[3] - besides.shape[3], 0, stem.shape[2] - besides.shape[2])
         besides = F.pad(besides, more, mode="replicate")
@@ -233,83 +236,59 @@ class VideoDenoiser(nn.Module):
         clean = self.fusion.subtract(features, fused, level)
         return Shot(shot.noisy, clean, mean.fused, mean.variance)
 
-    def _average(self, mean: Shot, level: Tensor, shot: Shot, other: Shot) -> Shot:
-        """Add a neighbour of ``shot`` to the average of those before."""
+    def _average(self, mean: Shot, level: Tensor, shot: Shot, laid: Shot) -> tuple[Shot, Tensor]:
+        """Add a neighbour that lies over ``shot`` to the average of those before.
+
+        Returns the average, and the share of the neighbour in it, ``(B, 12 or 6, h, w)``.
+        """
         channels = shot.noisy.shape[1]
-        fused, clean, variance = self._lay_over(shot, level, other)
         unit = spread(level, channels) + _FAINTEST
         differences = [
             ((a - b) / unit).clamp(-_LIMIT, _LIMIT)
-            for a, b in ((clean, shot.clean), (fused, shot.noisy))
+            for a, b in ((laid.clean, shot.clean), (laid.fused, shot.noisy))
         ]
-        weight = 1 / (variance + self.mismatch(*differences, variance))
+        weight = 1 / (laid.variance + self.mismatch(*differences, laid.variance))
         if channels == PACKED["rgb"]:
             weight = weight.mean(1, keepdim=True).expand(-1, 2, -1, -1)
         total = 1 / mean.variance + weight
         # A difference that noise does not explain must not shine through.
         near = shot.noisy + differences[1] * unit
         share = spread(weight / total, channels)
-        return Shot(shot.noisy, shot.clean, mean.fused + share * (near - mean.fused), 1 / total)
-
-    def _lay_over(self, shot: Shot, level: Tensor, other: Shot) -> tuple[Tensor, Tensor, Tensor]:
-        """Return average, clean picture and variance of a neighbour where they look alike."""
-        channels = shot.noisy.shape[1]
-        picture, theirs = _picture(shot.clean), _picture(other.clean)
-        # Likeness ends at the level of the noise.
-        scale = self.bandwidth[0].abs() + self.bandwidth[1].abs() * level[:, :1]
-        query, key = (self.keys(p.to(self.keys.weight.dtype)).float() for p in (picture, theirs))
-        value = [_phases(p, channels) for p in (_picture(other.fused), theirs)]
-        value.append(F.interpolate(other.variance, scale_factor=2, mode="nearest"))
-        gathered = cross_non_local_means(
-            query[:, :, ::2, ::2] / scale,
-            key / F.interpolate(scale, scale_factor=2, mode="nearest"),
-            torch.cat(value, dim=1),
-            self._match(picture, theirs),
-            block=self.block,
-            reach=self.around,
-            width=self.width.abs() + 0.1,
-        )
-        fused, clean, variance = gathered.split([channels, channels, 2], dim=1)
-        return fused, clean, variance
+        fused = mean.fused + share * (near - mean.fused)
+        return Shot(shot.noisy, shot.clean, fused, 1 / total), share
 
     @torch.no_grad()
-    def _match(self, picture: Tensor, other: Tensor) -> Tensor:
-        """Return the displacements of the blocks: first of an averaged picture, then exactly."""
-        a, b = (p.mean(1, keepdim=True) for p in (picture, other))
+    def _lay_over(self, shot: Shot, other: Shot) -> Shot:
+        """Return a neighbour, displaced so that it lies over ``shot``."""
+        channels = shot.noisy.shape[1]
+        a, b = (_luma(s.clean) for s in (shot, other))
         small = [F.avg_pool2d(p, _COARSE, ceil_mode=True, count_include_pad=False) for p in (a, b)]
+        block = self.block
+        # First in an averaged picture, then exactly.
         coarse = match_blocks(
-            *small, block=self.block // _COARSE, margin=2, reach=self.search // _COARSE
+            *small, block=block // _COARSE, margin=2, reach=self.search // _COARSE
         )
-        return match_blocks(
-            a, b, block=self.block, margin=4, reach=_COARSE - 1, around=coarse * _COARSE
+        moved = match_blocks(
+            a, b, block=block, margin=4, reach=_COARSE - 1, around=_COARSE * coarse
         )
+        both = torch.stack([other.fused, other.clean], dim=1)
+        if channels == PACKED["rgb"]:
+            full, rest = both.flatten(1, 2), []
+        else:
+            full = both[:, :, :4].flatten(1, 2)
+            rest = [copy_blocks(both[:, :, 4:].flatten(1, 2), moved / 2, block // 2)]
+        laid = [F.pixel_unshuffle(copy_blocks(F.pixel_shuffle(full, 2), moved, block), 2), *rest]
+        fused, clean = torch.cat([m.unflatten(1, (2, -1)) for m in laid], dim=2).unbind(1)
+        # Whole steps: no variance falls below the least.
+        variance = copy_blocks(other.variance, (moved / 2).round(), block // 2)
+        return Shot(other.noisy, clean, fused, variance)
 
 
-def _picture(packed: Tensor) -> Tensor:
-    """Return a packed picture as ``(B, 3, H, W)``; chroma of 4:2:0 is repeated."""
+def _luma(packed: Tensor) -> Tensor:
+    """Return the luma of a packed picture, or the mean of R, G and B: ``(B, 1, H, W)``."""
     if packed_format(packed) == "rgb":
-        return F.pixel_shuffle(packed, 2)
-    chroma = F.interpolate(packed[:, 4:], scale_factor=2, mode="nearest")
-    return torch.cat([F.pixel_shuffle(packed[:, :4], 2), chroma], dim=1)
-
-
-def _phases(picture: Tensor, channels: int) -> Tensor:
-    """Pack a picture around each of its pixels: every second one gives the packed picture.
-
-    Args:
-        picture: ``(B, 3, H, W)``, as :func:`_picture` makes it.
-        channels: 12 for RGB, 6 for 4:2:0, whose chroma is the mean of two by two pixels.
-
-    Returns:
-        ``(B, channels, H, W)``.
-    """
-    height, width = picture.shape[2:]
-    wide = F.pad(picture, (0, 1, 0, 1), mode="replicate")
-    corners = [wide[:, :, y : y + height, x : x + width] for y in (0, 1) for x in (0, 1)]
-    phases = torch.stack(corners, dim=2)
-    if channels == PACKED["rgb"]:
-        return phases.flatten(1, 2)
-    return torch.cat([phases[:, 0], phases[:, 1:].mean(2)], dim=1)
+        return F.pixel_shuffle(packed, 2).mean(1, keepdim=True)
+    return F.pixel_shuffle(packed[:, :4], 2)
 
 
 def video_denoiser_base(formats: Sequence[str] = tuple(PACKED)) -> VideoDenoiser:
@@ -318,4 +297,15 @@ def video_denoiser_base(formats: Sequence[str] = tuple(PACKED)) -> VideoDenoiser
     Args:
         formats: packed formats that it takes.
     """
-    return VideoDenoiser(image_denoiser_fast(formats=formats), image_denoiser_base(formats=formats))
+    fusion = image_denoiser((64, 96, 192), (1, 2, 1), formats=formats)
+    return VideoDenoiser(image_denoiser_fast(formats=formats), fusion)
+
+
+def video_denoiser_fast(formats: Sequence[str] = tuple(PACKED)) -> VideoDenoiser:
+    """Build the denoiser of the shipped ``video-fast`` weights.
+
+    Args:
+        formats: packed formats that it takes.
+    """
+    fusion = image_denoiser((32, 64, 128), (1, 1, 1), formats=formats)
+    return VideoDenoiser(image_denoiser_tiny(formats), fusion, ahead=1, mismatch=16)

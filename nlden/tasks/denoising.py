@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from nlden.metrics import flicker
 from nlden.models.image_denoiser import ImageDenoiser
 from nlden.models.pretrained import load_weights
 from nlden.models.video_denoiser import VideoDenoiser
@@ -93,7 +94,7 @@ class ImageDenoising(Task):
 
 
 class VideoDenoising(ImageDenoising):
-    """Train the second stage of a denoiser of videos.
+    """Train a denoiser of videos.
 
     As :class:`ImageDenoising`, with clips: ``(B, 3, T, H, W)`` or packed ``(B, 6, T, h, w)``.
 
@@ -101,7 +102,10 @@ class VideoDenoising(ImageDenoising):
         net: the denoiser.
         weights: weights to start from; None starts with those of the two stages.
         spatial: weights of the first stage, a shipped name or a safetensors file.
-        fusion: weights that the second stage starts from.
+        train_spatial: whether the first stage learns, too: to denoise frames alone.
+        fusion: weights that the second stage starts from, as far as they fit.
+        temporal: weight of what keeps the picture from flickering: the same loss for what changes
+            from frame to frame.
         lr: learning rate of Muon.
         adamw_lr: learning rate of AdamW.
     """
@@ -113,16 +117,42 @@ class VideoDenoising(ImageDenoising):
         net: VideoDenoiser,
         weights: str | None = None,
         spatial: str | None = "image-fast",
+        train_spatial: bool = False,
         fusion: str | None = "image-base",
-        lr: float = 0.003,
-        adamw_lr: float = 0.0003,
+        temporal: float = 0.2,
+        lr: float = 0.0015,
+        adamw_lr: float = 0.0005,
     ) -> None:
         super().__init__(net, weights, lr, adamw_lr)
-        if weights is None:
-            for stage, name in ((net.spatial, spatial), (net.fusion, fusion)):
-                if name is not None:
-                    load_weights(stage, name)
+        self.temporal = temporal
+        self.train_spatial = train_spatial
+        net.spatial.requires_grad_(train_spatial)
+        if weights is None and spatial is not None:
+            load_weights(net.spatial, spatial)
+        if weights is None and fusion is not None:
+            load_weights(net.fusion, fusion, partly=True)
 
     def edge_modules(self) -> list[nn.Module]:
-        """Return stems, tails and the features that positions are compared by."""
-        return [self.net.fusion.stems, self.net.fusion.tails, self.net.keys]
+        """Return stems and tails."""
+        return [m for net in (self.net.spatial, self.net.fusion) for m in (net.stems, net.tails)]
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> STEP_OUTPUT:
+        """Return the negative PSNR of the frames and of their changes."""
+        alone, clean = self.net.stages(batch["noisy"], batch["sigma"])
+        target = batch["clean"]
+        loss = psnr_loss(clean, target)
+        self.log("train/loss", loss, prog_bar=True)
+        if self.train_spatial:
+            loss = loss + psnr_loss(alone, target)
+        if self.temporal and clean.shape[2] > 1:
+            loss = loss + self.temporal * psnr_loss(clean.diff(dim=2), target.diff(dim=2))
+        return loss
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Log PSNR and flicker of the batch's clips."""
+        clean = self(batch["noisy"], batch["sigma"]).clamp(0, 1)
+        psnr = mean_psnr(clean, batch["clean"])
+        self.log(f"val/psnr/{batch['name']}", psnr, on_epoch=True, batch_size=1)
+        self.log("val/psnr", psnr, on_epoch=True, prog_bar=True, batch_size=1)
+        for clip, truth in zip(clean, batch["clean"], strict=True):
+            self.log("val/flicker", 255 * flicker(clip, truth), on_epoch=True, batch_size=1)

@@ -1,0 +1,155 @@
+"""Block matching between two pictures, to a part of a pixel, and copies of what it finds.
+
+The search of non-local filters: for each block the block of the other picture that is most like it
+(K. Dabov et al.: BM3D, IEEE TIP 2007; M. Maggioni et al.: V-BM4D, IEEE TIP 2012). The part of a
+pixel is where the paraboloid through the least error and its neighbours is lowest; copies between
+pixels are cubic convolutions (R. G. Keys, IEEE TASSP 1981).
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_PARTS = 8  # of a pixel, that displacements are rounded to: what hardly moved is not blurred
+_RIDGE = 0.01  # of the curvature
+_BEFORE, _AFTER = 1, 2  # pixels that a cubic convolution needs around a place
+
+
+def match_blocks(
+    x: Tensor, other: Tensor, *, block: int, margin: int, reach: int, around: Tensor | None = None
+) -> Tensor:
+    """Return for each block of a picture where the other picture is most like it.
+
+    The block with its margin is compared by the sum of squared differences with all places up to
+    ``reach`` whole pixels away from where ``around`` puts it; borders are repeated. Of equal
+    places the nearest wins.
+
+    Args:
+        x: ``(B, 1, H, W)``.
+        other: of the same shape.
+        block: extent of a block; blocks begin at multiples of it.
+        margin: pixels around the block that are compared too.
+        reach: largest distance along each axis, in whole pixels.
+        around: displacements to start from, ``(B, rows, columns, 2)``, which are rounded; None
+            is no displacement.
+
+    Returns:
+        Displacements down and to the right in pixels, multiples of an eighth,
+        ``(B, rows, columns, 2)``.
+    """
+    batch, _, height, width = x.shape
+    rows, columns = -(-height // block), -(-width // block)
+    none = torch.zeros(batch, rows, columns, 2, dtype=torch.long, device=x.device)
+    start = none if around is None else around.round().long()
+    a, b = (t.movedim(1, -1) for t in (x, other))
+    template = _windows(a, _corners(none, block), block, margin, margin).flatten(0, 2)[..., 0]
+    wide = margin + reach
+    places = _windows(b, _corners(start, block), block, wide, wide).flatten(0, 2)[..., 0]
+    count = len(template)
+    # Differences stay; the rounding of large equal sums goes.
+    middle = template.mean((1, 2), keepdim=True)
+    template, places = template - middle, places - middle
+    # |a - b|^2 = |a|^2 - 2 ab + |b|^2, whose first term is the same everywhere.
+    product = F.conv2d(places[None], template[:, None], groups=count)[0]
+    extent, size = template.shape[-1], places.shape[-1]
+    band = torch.ones(size, size, dtype=x.dtype, device=x.device).tril().triu(1 - extent)
+    band = band[extent - 1 :]  # sums over the extent at every place
+    error = band @ places.square() @ band.mT - 2 * product
+    offset = torch.arange(-reach, reach + 1, device=x.device)
+    away = offset[:, None].square() + offset.square()
+    # Relative to the contrast of the block: noise must not decide between equals.
+    contrast = template.square().mean((1, 2))[:, None, None]
+    error = error + away * (1e-4 * contrast + 1e-12)
+    best = error.flatten(1).argmin(1)
+    place = torch.stack([best // len(offset), best % len(offset)], dim=1)
+    moved = place - reach + _fraction(error, place)
+    return start + moved.view_as(start)
+
+
+def _fraction(error: Tensor, place: Tensor) -> Tensor:
+    """Return how far from the least error its paraboloid is lowest, ``(N, 2)`` in [-1/2, 1/2]."""
+    last = error.shape[-1] - 1
+    steps = torch.arange(-1, 2, device=error.device)
+    y, x = ((place[:, axis, None] + steps).clamp(0, last) for axis in (0, 1))
+    each = torch.arange(len(error), device=error.device)[:, None, None]
+    near = error[each, y[:, :, None], x[:, None, :]]
+    slope_y, slope_x = (
+        (b - a) / 2 for a, b in ((near[:, 0, 1], near[:, 2, 1]), (near[:, 1, 0], near[:, 1, 2]))
+    )
+    here = 2 * near[:, 1, 1]
+    yy, xx = near[:, 0, 1] + near[:, 2, 1] - here, near[:, 1, 0] + near[:, 1, 2] - here
+    yx = (near[:, 0, 0] + near[:, 2, 2] - near[:, 0, 2] - near[:, 2, 0]) / 4
+    # Along a straight edge all places are as good: it stays where it is.
+    ridge = _RIDGE * (yy + xx) + 1e-12
+    yy, xx = yy + ridge, xx + ridge
+    determinant = (yy * xx - yx * yx).clamp_min(1e-24)
+    lowest = torch.stack([yx * slope_x - xx * slope_y, yx * slope_y - yy * slope_x], dim=1)
+    inside = (place > 0) & (place < last)
+    part = torch.where(inside, (lowest / determinant[:, None]).clamp(-0.5, 0.5), 0.0)
+    return (part * _PARTS).round() / _PARTS
+
+
+def copy_blocks(x: Tensor, displacement: Tensor, block: int) -> Tensor:
+    """Put a picture together from displaced blocks of another; borders are repeated.
+
+    Between pixels the picture is that of a cubic convolution.
+
+    Args:
+        x: ``(B, C, H, W)``.
+        displacement: of each block, in pixels, as :func:`match_blocks` returns it,
+            ``(B, ceil(H / block), ceil(W / block), 2)``.
+        block: extent of a block.
+
+    Returns:
+        ``(B, C, H, W)``.
+    """
+    height, width = x.shape[2:]
+    whole = displacement.floor()
+    part = (displacement - whole).to(x.dtype)
+    pixels = x.movedim(1, -1).contiguous()
+    places = _windows(pixels, _corners(whole.long(), block), block, _BEFORE, _AFTER)
+    for axis in (0, 1):
+        taps = _cubic(part[..., axis])[..., None, None, None]
+        pieces = [tap * places.narrow(3 + axis, i, block) for i, tap in enumerate(taps.unbind(3))]
+        places = torch.stack(pieces).sum(0)
+    blocks = places.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+    return blocks[:, :, :height, :width]
+
+
+def _cubic(part: Tensor) -> Tensor:
+    """Return the weights of the pixels at -1, 0, 1 and 2 for a place in [0, 1)."""
+    t, u = part, 1 - part
+    outer = [-0.5 * t * u**2, -0.5 * u * t**2]
+    inner = [1 - t**2 * (2.5 - 1.5 * t), 1 - u**2 * (2.5 - 1.5 * u)]
+    return torch.stack([outer[0], inner[0], inner[1], outer[1]], dim=-1)
+
+
+def _corners(displacement: Tensor, block: int) -> Tensor:
+    """Return where each displaced block begins, ``(B, rows, columns, 2)``."""
+    rows, columns = (torch.arange(n, device=displacement.device) for n in displacement.shape[1:3])
+    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
+    return displacement + grid * block
+
+
+def _windows(pixels: Tensor, corners: Tensor, block: int, before: int, after: int) -> Tensor:
+    """Copy the blocks that begin at corners, widened on both sides; borders are repeated.
+
+    Args:
+        pixels: ``(B, H, W, C)``.
+        corners: rows and columns, ``(B, rows, columns, 2)``.
+        block: extent of a block.
+        before: pixels above and left of the block.
+        after: pixels below and right of it.
+
+    Returns:
+        ``(B, rows, columns, extent, extent, C)``.
+    """
+    batch, height, width, channels = pixels.shape
+    steps = torch.arange(-before, block + after, device=pixels.device)
+    top, left = corners.unbind(-1)
+    y = (top[..., None] + steps).clamp(0, height - 1)
+    x = (left[..., None] + steps).clamp(0, width - 1)
+    first = torch.arange(batch, device=pixels.device).view(-1, 1, 1, 1, 1) * (height * width)
+    index = first + y[..., :, None] * width + x[..., None, :]
+    flat = pixels.reshape(-1, channels)
+    return flat.index_select(0, index.flatten()).view(*index.shape, channels)
