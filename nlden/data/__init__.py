@@ -1,6 +1,12 @@
 """Data sets and LightningDataModules."""
 
-from nlden.data.augment import noisy_real, noisy_rgb, noisy_yuv420
+from nlden.data.augment import (
+    noisy_real,
+    noisy_real_clips,
+    noisy_real_clips_yuv420,
+    noisy_rgb,
+    noisy_yuv420,
+)
 from nlden.data.clips import ClipDataModule
 from nlden.data.images import ImageDataModule
 from nlden.data.pairs import noise2noise, supervised
@@ -10,6 +16,8 @@ __all__ = [
     "ImageDataModule",
     "noise2noise",
     "noisy_real",
+    "noisy_real_clips",
+    "noisy_real_clips_yuv420",
     "noisy_rgb",
     "noisy_yuv420",
     "supervised",

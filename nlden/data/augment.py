@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from kornia.enhance import adjust_contrast, adjust_hue, adjust_saturation
@@ -9,7 +10,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from nlden.media.color import NEUTRAL, YCbCr
-from nlden.noise import compress_jpeg, draw_real_noise
+from nlden.noise import compress_jpeg, compress_video, draw_real_noise
 from nlden.noise.estimation import estimate_levels
 from nlden.noise.synthesis import quantize, store_yuv420, white_gaussian, ycbcr_gaussian
 
@@ -143,6 +144,47 @@ def noisy_real(clean: Tensor, generator: Generator) -> Mapping[str, Tensor]:
             noisy, round(60 + 35 * quality), "4:2:0" if quality < 0.5 else "4:4:4"
         )
     return {"noisy": noisy, "clean": clean, "sigma": told_levels(noisy)}
+
+
+def noisy_real_clips(clean: Tensor, generator: Generator) -> Mapping[str, Tensor]:
+    """Make RGB pairs with the noise of cameras that film, as :func:`noisy_real` of photographs.
+
+    Half of the batches are compressed as H.264 or H.265 with rate factors 18 to 32.
+
+    Args:
+        clean: the square frames of each clip below each other, ``(B, 3, T * N, N)``.
+        generator: source of randomness, on the device of ``clean``.
+
+    Returns:
+        ``noisy`` and ``clean``, shaped likewise, and ``sigma`` ``(B, 2)``, as it is estimated.
+    """
+    noisy = _filmed(clean, generator)
+    return {"noisy": noisy, "clean": clean, "sigma": told_levels(noisy)}
+
+
+def noisy_real_clips_yuv420(clean: Tensor, generator: Generator) -> Mapping[str, Tensor]:
+    """Make pairs as :func:`noisy_real_clips`, packed and stored as 8-bit 4:2:0.
+
+    Returns:
+        ``noisy`` and ``clean`` ``(B, 6, T * N / 2, N / 2)`` and ``sigma`` ``(B, 2)`` of the planes.
+    """
+    color = _draw_color(generator)
+    noisy = quantize(store_yuv420(_filmed(clean, generator), color))
+    luma = F.pixel_shuffle(noisy[:, :4], 2)
+    found = [estimate_levels([(y, c)]) for y, c in zip(luma, noisy[:, 4:], strict=True)]
+    sigma = noisy.new_tensor([[levels.luma, levels.chroma] for levels in found])
+    return {"noisy": noisy, "clean": store_yuv420(clean, color), "sigma": sigma}
+
+
+def _filmed(clean: Tensor, generator: Generator) -> Tensor:
+    noisy = draw_real_noise(clean, generator)["noisy"]
+    compressed, codec, crf = _uniform(3, 0, 1, generator).tolist()
+    if compressed < 0.5:
+        clips = noisy.unflatten(2, (-1, clean.shape[3])).transpose(1, 2)
+        name: Literal["h264", "hevc"] = "h264" if codec < 0.5 else "hevc"
+        clips = torch.stack([compress_video(clip, 18 + 14 * crf, name) for clip in clips])
+        noisy = clips.transpose(1, 2).flatten(2, 3)
+    return noisy
 
 
 def told_levels(noisy: Tensor) -> Tensor:

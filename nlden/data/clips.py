@@ -112,6 +112,8 @@ class ClipDataModule(LightningDataModule):
         pairs: what makes noisy/clean pairs of RGB ``(B, 3, H, W)``; several take turns. The
             frames of a clip are handed over below each other, as one picture, so that they have
             one level.
+        val_pairs: likewise for validation, each with a fixed seed; none is Gaussian noise of the
+            ``test_sigmas``, RGB and 4:2:0.
         test_sigmas: noise levels of validation and tests, 0 to 255.
         seed: source of all randomness.
     """
@@ -129,6 +131,7 @@ class ClipDataModule(LightningDataModule):
         synthetic: float = 0.5,
         longest: int = 60,
         pairs: Sequence[Pairs] = (noisy_rgb, noisy_yuv420),
+        val_pairs: Sequence[Pairs] = (),
         test_sigmas: Sequence[float] = (30, 50),
         seed: int = 0,
     ) -> None:
@@ -144,7 +147,7 @@ class ClipDataModule(LightningDataModule):
         self.batch_size, self.batches_per_epoch = batch_size, batches_per_epoch
         self.synthetic = synthetic if photographs else 0.0
         self.longest = longest
-        self.pairs = tuple(pairs)
+        self.pairs, self.val_pairs = tuple(pairs), tuple(val_pairs)
         self.test_sigmas = tuple(test_sigmas)
         self.seed = seed
         self._clips: list[Tensor] = []
@@ -176,14 +179,18 @@ class ClipDataModule(LightningDataModule):
         return DataLoader(Numbers(), batch_size=None, sampler=Counting(self))
 
     def val_dataloader(self) -> DataLoader[Mapping[str, Any]]:
-        """Return crops of the held-out clips, RGB and packed 4:2:0, at each test level."""
-        batches = [
-            pair
-            for i, clip in enumerate(self._held_out)
-            for sigma in self.test_sigmas
-            for pair in _validation(_centre(clip, 160), sigma, i)
-        ]
-        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+        """Return crops of the held-out clips, noisy by ``val_pairs`` or at the ``test_sigmas``."""
+        return DataLoader(list(self._validation_batches()), batch_size=None)  # type: ignore[arg-type]
+
+    def _validation_batches(self) -> Iterator[Mapping[str, Any]]:
+        for i, clip in enumerate(self._held_out):
+            crop = _centre(clip, 160)
+            for pairs in self.val_pairs:
+                square = crop[..., : crop.shape[2]].float() / 255
+                made = pair_frames(pairs, square[None], Generator().manual_seed(i))
+                yield {**made, "name": pairs.__name__}
+            for sigma in () if self.val_pairs else self.test_sigmas:
+                yield from _validation(crop, sigma, i)
 
     def test_dataloader(self) -> DataLoader[Mapping[str, Any]]:
         """Return the test clips at each test level."""

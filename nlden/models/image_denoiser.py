@@ -219,10 +219,13 @@ def image_denoiser_fast(
     return image_denoiser((32, 64, 128), (1, 2, 1), limit, formats)
 
 
-def image_denoiser_tiny(formats: Sequence[str] = tuple(PACKED)) -> ImageDenoiser:
+def image_denoiser_tiny(
+    limit: float | None = 4.0, formats: Sequence[str] = tuple(PACKED)
+) -> ImageDenoiser:
     """Build the first stage of ``video-fast``: convolutions alone (8 kMAC per pixel).
 
     Args:
-        formats: see :class:`ImageDenoiser`.
+        limit: see :class:`ImageDenoiser`.
+        formats: likewise.
     """
-    return ImageDenoiser(UNet((16, 32, 64), (1, 1, 1)), formats=formats)
+    return ImageDenoiser(UNet((16, 32, 64), (1, 1, 1)), limit, formats)

@@ -291,21 +291,27 @@ def _luma(packed: Tensor) -> Tensor:
     return F.pixel_shuffle(packed[:, :4], 2)
 
 
-def video_denoiser_base(formats: Sequence[str] = tuple(PACKED)) -> VideoDenoiser:
+def video_denoiser_base(
+    limit: float | None = 4.0, formats: Sequence[str] = tuple(PACKED)
+) -> VideoDenoiser:
     """Build the denoiser of the shipped ``video-base`` weights.
 
     Args:
+        limit: of both networks, see :class:`ImageDenoiser`.
         formats: packed formats that it takes.
     """
-    fusion = image_denoiser((64, 96, 192), (1, 2, 1), formats=formats)
-    return VideoDenoiser(image_denoiser_fast(formats=formats), fusion)
+    fusion = image_denoiser((64, 96, 192), (1, 2, 1), limit, formats)
+    return VideoDenoiser(image_denoiser_fast(limit, formats), fusion)
 
 
-def video_denoiser_fast(formats: Sequence[str] = tuple(PACKED)) -> VideoDenoiser:
+def video_denoiser_fast(
+    limit: float | None = 4.0, formats: Sequence[str] = tuple(PACKED)
+) -> VideoDenoiser:
     """Build the denoiser of the shipped ``video-fast`` weights.
 
     Args:
+        limit: of both networks, see :class:`ImageDenoiser`.
         formats: packed formats that it takes.
     """
-    fusion = image_denoiser((32, 64, 128), (1, 1, 1), formats=formats)
-    return VideoDenoiser(image_denoiser_tiny(formats), fusion, ahead=1, mismatch=16)
+    fusion = image_denoiser((32, 64, 128), (1, 1, 1), limit, formats)
+    return VideoDenoiser(image_denoiser_tiny(limit, formats), fusion, ahead=1, mismatch=16)

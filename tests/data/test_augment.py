@@ -2,16 +2,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage import data as photographs
 
 from nlden.data.augment import (
     color_jitter,
     dihedral,
     draw_sigma,
+    noisy_real_clips,
+    noisy_real_clips_yuv420,
     noisy_rgb,
     noisy_yuv420,
     resize,
 )
 from nlden.media.color import NEUTRAL, YCbCr
+from nlden.noise.estimation import estimate_levels
 
 
 def generator(seed=0):
@@ -145,3 +149,30 @@ def test_jitter_varies_each_picture_within_its_bounds():
     ratio = (y / x.amax(1, keepdim=True)).amax(1).flatten(1)
     assert torch.allclose(ratio, ratio[:, :1].expand_as(ratio), atol=1e-3)
     assert not torch.allclose(y, ratio.view(64, 1, 8, 8) * x, atol=0.1)  # but change the others
+
+
+def test_real_noise_of_clips_is_made_frame_by_frame_and_told_as_it_would_be_found():
+    scene = torch.from_numpy(photographs.astronaut()[:64, 100:164].copy()).permute(2, 0, 1) / 255
+    clean = scene.repeat(1, 4, 1)[None].expand(2, -1, -1, -1)  # 4 equal frames below each other
+    changes = []
+    for seed in range(6):
+        pair = noisy_real_clips(clean, generator(seed))
+        again = noisy_real_clips(clean, generator(seed))
+        assert torch.equal(pair["clean"], clean)
+        assert torch.equal(pair["noisy"], again["noisy"])
+        found = [estimate_levels([(x,)]).luma for x in pair["noisy"]]
+        assert pair["sigma"][:, 0].tolist() == pytest.approx(found)
+        error = (pair["noisy"] - clean).unflatten(2, (4, 64))
+        changes.append(float(error.diff(dim=2).std() / error.std()))
+    # Noise that changes from frame to frame, but for codecs, which repeat what they wrote.
+    assert max(changes) == pytest.approx(2**0.5, rel=0.1)
+    assert min(changes) < 1.2
+
+
+def test_real_noise_of_stored_clips_fits_its_planes():
+    clean = torch.rand(2, 3, 256, 64, generator=generator(0))
+    pair = noisy_real_clips_yuv420(clean, generator(1))
+    assert pair["noisy"].shape == pair["clean"].shape == (2, 6, 128, 32)
+    assert pair["sigma"].shape == (2, 2)
+    codes = pair["noisy"] * 255
+    assert (codes - codes.round()).abs().max() < 1e-3
