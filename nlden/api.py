@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nlden.inference.engines import choose_device
+from nlden.inference.engines import choose_device, to_device
 from nlden.inference.packing import Packing
 from nlden.inference.planes import ChangeStream, PlaneDenoiser
 from nlden.jobs.denoise import open_denoiser
@@ -112,7 +112,7 @@ def _tensor(x: Tensor, sigma: float | str, strength: float, denoiser: PlaneDenoi
     if strength > 0:
         kind = "rgb" if color == 3 else "gray"
         stream = ChangeStream(denoiser, Packing(kind, _RGB, levels, denoiser.network.formats))
-        ready = [r for f in frames for r in stream.push([f[:color].to(denoiser.device)])]
+        ready = [r for f in frames for r in stream.push([to_device(f[:color], denoiser.device)])]
         for frame, (changes, _) in zip(frames, [*ready, *stream.finish()], strict=True):
             frame[:color] += strength * changes[0].to(frame)
     clean = (frames * white).reshape(x.shape)

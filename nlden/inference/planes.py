@@ -8,6 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from nlden.inference.engines import to_device
 from nlden.inference.packing import Packing
 from nlden.inference.stream import StreamState, VideoStream
 from nlden.inference.tiles import tiled
@@ -204,7 +205,7 @@ class PlaneStream:
         if self._keeps:
             return [(planes, None)]
         self._waiting.append(planes)
-        values = [p.to(self._device).float() / self._layout.white for p in planes]
+        values = [to_device(p, self._device).float() / self._layout.white for p in planes]
         return self._round(self._changes.push(values, cut=cut))
 
     def finish(self) -> list[tuple[Planes, Shot | None]]:
@@ -224,7 +225,7 @@ class PlaneStream:
             changes = [s * c for s, c in zip(scales, changes, strict=False)]
         white, largest = self._layout.white, self._layout.largest
         return tuple(
-            (p.to(c.device).float() + c * white).round().clamp(0, largest).to(p)
+            (to_device(p, c.device).float() + c * white).round().clamp(0, largest).to(p)
             for p, c in zip(planes, changes, strict=True)
         )
 

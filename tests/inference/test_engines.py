@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from nlden.encoders import UNet
-from nlden.inference.engines import DTYPES, DeviceError, choose_device, choose_precision
+from nlden.inference.engines import (
+    DTYPES,
+    DeviceError,
+    choose_device,
+    choose_precision,
+    to_device,
+)
 from nlden.models import ImageDenoiser
 
 
@@ -29,6 +35,16 @@ def test_a_device_that_is_not_there_is_told_in_one_line(name):
         choose_device(name)
     assert "\n" not in str(caught.value)
     assert "cpu" in str(caught.value)  # what there is
+
+
+@pytest.mark.parametrize("name", present())
+def test_tensors_arrive_unchanged_and_their_source_stays(name):
+    device = torch.device(name)
+    x = torch.arange(12, dtype=torch.uint8).view(3, 4)
+    moved = to_device(x, device)
+    assert moved.device.type == name
+    assert torch.equal(moved.cpu(), torch.arange(12, dtype=torch.uint8).view(3, 4))
+    assert x.device.type == "cpu"
 
 
 @pytest.mark.parametrize(
