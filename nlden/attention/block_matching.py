@@ -109,9 +109,11 @@ def copy_blocks(x: Tensor, displacement: Tensor, block: int) -> Tensor:
     pixels = x.movedim(1, -1).contiguous()
     places = _windows(pixels, _corners(whole.long(), block), block, _BEFORE, _AFTER)
     for axis in (0, 1):
-        taps = _cubic(part[..., axis])[..., None, None, None]
-        pieces = [tap * places.narrow(3 + axis, i, block) for i, tap in enumerate(taps.unbind(3))]
-        places = torch.stack(pieces).sum(0)
+        first, *others = _cubic(part[..., axis])[..., None, None, None].unbind(3)
+        total = first * places.narrow(3 + axis, 0, block)
+        for i, tap in enumerate(others, 1):
+            total.addcmul_(tap, places.narrow(3 + axis, i, block))
+        places = total
     blocks = places.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
     return blocks[:, :, :height, :width]
 
