@@ -7,7 +7,7 @@ from torch.nn import functional as F
 # Standard deviations, in pixels of the clip and per frame.
 _PAN, _ACCELERATION, _SHAKE = 2.0, 0.3, 0.4
 _ZOOM, _TURN = 0.01, 0.01  # parts and radians per frame
-_STILL = 0.2  # share of cameras that only shake
+_STILL, _TRIPOD = 0.3, 0.15  # share of cameras that do not travel, and of those that stand
 _OBJECTS = 0.5  # share of clips with something in front
 
 
@@ -56,9 +56,9 @@ def _path(photograph: Tensor, frames: int, extent: int, generator: Generator) ->
 
     time = torch.arange(frames) - (frames - 1) / 2
     draw = torch.rand(3, generator=generator)
-    moving = float(draw[0] >= _STILL)
+    moving, shaking = float(draw[0] >= _STILL), float(draw[0] >= _TRIPOD)
     place = normal(2, 1) * _PAN * time + normal(2, 1) * _ACCELERATION * time.square() / 2
-    place = place * moving + normal(2, frames) * _SHAKE
+    place = place * moving + normal(2, frames) * _SHAKE * shaking
     zoom = torch.exp(normal(1) * _ZOOM * time * moving)
     angle = normal(1) * _TURN * time * moving
     size = torch.tensor([width, height])

@@ -29,6 +29,7 @@ from nlden.models.image_denoiser import (
 
 _LIMIT = 4.0  # levels of noise by which frames that show the same differ at the most
 _FAINTEST = 0.25 / 255  # of a noiseless video, whose frames must differ by something
+_NEAR = 5  # positions along each axis over which squared differences are averaged
 _COARSE = 4  # pixels that the first search averages along each axis
 
 
@@ -61,8 +62,10 @@ class Shot:
 class Mismatch(nn.Module):
     """Tell by how much a frame that was laid over another shows something else.
 
-    The mean square of the difference of the two denoised frames around each position, times a
-    factor, and what a few convolutions see in the differences.
+    Around each position the mean square of the difference of the two denoised frames, times a
+    factor, plus a rest; both are what a few convolutions make of the differences and of their mean
+    squares. Where nothing moves the factor may fall to nothing: what differs there is what the
+    first network left of the noise.
 
     Args:
         formats: packed formats.
@@ -77,25 +80,31 @@ class Mismatch(nn.Module):
     def __init__(self, formats: Sequence[str], width: int) -> None:
         super().__init__()
         self.stems = nn.ModuleDict(
-            {n: nn.Conv2d(2 * PACKED[n] + 2, width, 3, padding=1) for n in formats}
+            {n: nn.Conv2d(2 * PACKED[n] + 6, width, 3, padding=1) for n in formats}
         )
         self.hidden = nn.Conv2d(width, width, 3, padding=1)
-        self.tail = nn.Conv2d(width, 2, 3, padding=1)
+        self.tail = nn.Conv2d(width, 4, 3, padding=1)
         nn.init.zeros_(self.tail.weight)
-        assert self.tail.bias is not None
-        nn.init.constant_(self.tail.bias, -2.0)
-        self.factor = nn.Parameter(torch.tensor(8.0))
+        with torch.no_grad():
+            assert self.tail.bias is not None
+            self.tail.bias.copy_(torch.tensor([-2.0, -2.0, 1.0, 1.0]))
 
     def forward(self, clean: Tensor, fused: Tensor, variance: Tensor) -> Tensor:
         """Return the variance of the mismatch."""
-        name = packed_format(clean)
-        x = torch.cat([clean, fused, variance], dim=1)
+        squares = torch.cat([_mean_square(clean), _mean_square(fused)], dim=1)
+        near = F.avg_pool2d(squares, _NEAR, stride=1, padding=_NEAR // 2, count_include_pad=False)
+        x = torch.cat([clean, fused, variance, near.sqrt()], dim=1)
         x = x.to(self.hidden.weight.dtype, memory_format=torch.channels_last)
-        x = self.tail(F.relu(self.hidden(F.relu(self.stems[name](x)))))
-        groups = [clean, clean] if name == "rgb" else clean.split([4, 2], dim=1)
-        square = torch.cat([g.square().mean(1, keepdim=True) for g in groups], dim=1)
-        near = F.avg_pool2d(square, 5, stride=1, padding=2, count_include_pad=False)
-        return F.softplus(x).float() + self.factor.abs() * near
+        stem = self.stems[packed_format(clean)]
+        rest, factor = self.tail(F.relu(self.hidden(F.relu(stem(x))))).float().split(2, dim=1)
+        return F.softplus(rest) + factor.exp() * near[:, :2]
+
+
+def _mean_square(difference: Tensor) -> Tensor:
+    """Return the mean square in luma and in chroma, ``(B, 2, h, w)``; of RGB twice the same."""
+    if packed_format(difference) == "rgb":
+        return difference.square().mean(1, keepdim=True).expand(-1, 2, -1, -1)
+    return torch.cat([g.square().mean(1, keepdim=True) for g in difference.split([4, 2], 1)], dim=1)
 
 
 class VideoDenoiser(nn.Module):
@@ -157,7 +166,7 @@ class VideoDenoiser(nn.Module):
             return None
         # From one end of a block over its margin to the farthest place that it is sought at.
         match = self.block + self.search + 3 * _COARSE
-        seen = 3  # convolutions of the mismatch
+        seen = 3 + _NEAR // 2  # of the mismatch
         return max(alone, together + seen + -(-match // 2))
 
     @property

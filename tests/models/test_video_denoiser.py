@@ -12,15 +12,14 @@ from nlden.models import video_denoiser_base
 PROMISED = {
     "besides.rgb.weight": (64, 36, 3, 3),
     "besides.yuv420.weight": (64, 18, 3, 3),
-    "mismatch.factor": (),
     "mismatch.hidden.bias": (32,),
     "mismatch.hidden.weight": (32, 32, 3, 3),
     "mismatch.stems.rgb.bias": (32,),
-    "mismatch.stems.rgb.weight": (32, 26, 3, 3),
+    "mismatch.stems.rgb.weight": (32, 30, 3, 3),
     "mismatch.stems.yuv420.bias": (32,),
-    "mismatch.stems.yuv420.weight": (32, 14, 3, 3),
-    "mismatch.tail.bias": (2,),
-    "mismatch.tail.weight": (2, 32, 3, 3),
+    "mismatch.stems.yuv420.weight": (32, 18, 3, 3),
+    "mismatch.tail.bias": (4,),
+    "mismatch.tail.weight": (4, 32, 3, 3),
 }
 
 
@@ -56,7 +55,6 @@ def test_a_single_frame_is_that_of_the_second_stage(small_video_denoiser):
 def test_a_still_scene_is_averaged_as_a_kalman_filter_does(small_video_denoiser):
     """Frames that agree: the variance of the average is one over their number."""
     network = small_video_denoiser(untrained=True)
-    network.mismatch.factor.zero_()
     network.mismatch.tail.bias.fill_(-30.0)  # no mismatch
     scene, sigma = packed(clip(1, (64, 64)))[:, :, 0], 0.02
     level = torch.full((1, 2, *scene.shape[2:]), sigma)
