@@ -103,7 +103,6 @@ def graphs(*names):
     return pytest.mark.parametrize("name", [*names, *slow])
 
 
-
 def build(name, channels=8, dimensions=2, *, active=True):
     """A block in evaluation mode; active: what starts at zero no longer is."""
     torch.manual_seed(0)

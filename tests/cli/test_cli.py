@@ -323,10 +323,10 @@ def test_windows_over_a_clip_are_measured(nlden, tmp_path):
         (["pictures", "--device", "abacus"], "abacus"),
     ],
 )
-def test_what_cannot_feed_a_training_is_a_usage_error(nlden, tmp_path, arguments, word):
+def test_what_cannot_feed_a_training_is_a_usage_error(run_here, tmp_path, arguments, word):
     (tmp_path / "pictures").mkdir()
     Image.fromarray(photographs.cat()).save(tmp_path / "pictures" / "cat.png")
-    result = nlden("bench", "data", tmp_path / arguments[0], *arguments[1:])
+    result = Result(*run_here("bench", "data", tmp_path / arguments[0], *arguments[1:]))
     assert result.returncode == 2
     assert word in one_line(result)
 
