@@ -235,11 +235,14 @@ def compare_compiled(name, *sizes):
         torch.testing.assert_close(got, want)
 
 
+# Tracing and compiling are Python of torch, which the tracer of coverage slows down.
+@pytest.mark.no_cover
 @every_graph
 def test_compiles_into_one_graph(name):
     compare_compiled(name, (5, 6))
 
 
+@pytest.mark.no_cover
 @graphs(*KINDS)
 def test_compiles_into_one_graph_for_other_sizes(name):
     compare_compiled(name, (5, 6), (7, 4))
@@ -258,6 +261,7 @@ def exported(name):
     return torch.export.export(build(name), (randn(2, 8, 6, 7),), dynamic_shapes=(size,))
 
 
+@pytest.mark.no_cover
 @every_graph
 def test_exports_with_any_height_and_width(name):
     block, program = build(name), exported(name)
@@ -266,6 +270,7 @@ def test_exports_with_any_height_and_width(name):
         torch.testing.assert_close(joined(program.module()(x)), joined(block(x)))
 
 
+@pytest.mark.no_cover
 @graphs(*KINDS, "non_local_window")
 def test_onnx_with_any_height_and_width(name, tmp_path):
     block = build(name)
