@@ -156,14 +156,19 @@ def small_video_denoiser() -> Callable[..., VideoDenoiser]:
 
 # Loading torch takes seconds, and a process with threads must not fork: one that has none has
 # loaded it and forks for each command. A watcher between the two tells process and exit status.
+# The first command, a usage error, loads what only commands load.
 _SERVER = """
-import json, os, resource, signal, socket, sys
+import contextlib, gc, io, json, os, resource, signal, socket, sys
 import av, torch
 import nlden.cli.denoise_run, nlden.cli.denoise_try, nlden.jobs.denoise, nlden.models.pretrained
 from nlden.cli.main import main
 torch.set_num_threads(1)
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 orders = socket.socket(fileno=int(sys.argv[1]))
+sys.argv = ["nlden", "denoise"]
+with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(SystemExit):
+    main()
+gc.freeze()
 while True:
     text, ends, _, _ = socket.recv_fds(orders, 1 << 16, 4)
     if not text:

@@ -213,6 +213,8 @@ def test_the_channel_gate_knows_neither_places_nor_the_order_of_poolings(order, 
     torch.testing.assert_close(other(x[..., order]), block(x)[..., order], rtol=1e-9, atol=1e-12)
 
 
+# Tracing and compiling are Python of torch, which the tracer of coverage slows down.
+@pytest.mark.no_cover
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler of torch needs g++")
 def test_compiled_gradients_in_half_precision_find_the_maximum():
     torch.manual_seed(0)

@@ -83,8 +83,24 @@ PARTS = {
     "dual_attention",
 }
 
+# One of each kind, without windows.
+KINDS = (
+    "squeeze_excitation_window",
+    "cbam_norm",
+    "global_context_all",
+    "position_attention",
+    "non_local",
+)
+GRAPHS = [name for name in BLOCKS if name not in PARTS]
+
 every_block = pytest.mark.parametrize("name", BLOCKS)
-every_graph = pytest.mark.parametrize("name", [name for name in BLOCKS if name not in PARTS])
+every_graph = pytest.mark.parametrize("name", GRAPHS)
+
+
+def graphs(*names):
+    """Every graph as above; what is not named is slow."""
+    slow = [pytest.param(n, marks=pytest.mark.slow) for n in GRAPHS if n not in names]
+    return pytest.mark.parametrize("name", [*names, *slow])
 
 
 def build(name, channels=8, dimensions=2, *, active=True):
@@ -172,7 +188,7 @@ def test_single_precision_is_near_double(name):
 @pytest.mark.parametrize("std", [0.1, 1.0, 30.0])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_is_near_double(name, dtype, std):
-    x = (std * randn(1, 64, 64, 64)).to(dtype)
+    x = (std * randn(1, 64, 40, 40)).to(dtype)
     block = build(name, 64, active=False).to(dtype)
     results = {}
     for kind in (dtype, torch.float64):
@@ -207,17 +223,29 @@ def test_autocast_keeps_the_precision_of_what_decides(name, dtype):
     assert (half - expected).norm() <= 0.02 * expected.norm()
 
 
-@every_graph
-def test_compiles_into_one_graph(name):
+def compare_compiled(name, *sizes):
     torch.compiler.reset()
     block = build(name)
     compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
-    x, other = (randn(2, 8, *size).requires_grad_() for size in ((5, 6), (7, 4)))
-    for at in (x, other):
-        y, expected = joined(compiled(at)), joined(block(at))
+    for size in sizes:
+        x = randn(2, 8, *size).requires_grad_()
+        y, expected = joined(compiled(x)), joined(block(x))
         torch.testing.assert_close(y, expected)
-        got, want = (torch.autograd.grad(F.gelu(t).sum(), at)[0] for t in (y, expected))
+        got, want = (torch.autograd.grad(F.gelu(t).sum(), x)[0] for t in (y, expected))
         torch.testing.assert_close(got, want)
+
+
+# Tracing and compiling are Python of torch, which the tracer of coverage slows down.
+@pytest.mark.no_cover
+@every_graph
+def test_compiles_into_one_graph(name):
+    compare_compiled(name, (5, 6))
+
+
+@pytest.mark.no_cover
+@graphs(*KINDS)
+def test_compiles_into_one_graph_for_other_sizes(name):
+    compare_compiled(name, (5, 6), (7, 4))
 
 
 # Exporting takes a map of one position or block for a constant: what must be larger, and how much.
@@ -233,6 +261,7 @@ def exported(name):
     return torch.export.export(build(name), (randn(2, 8, 6, 7),), dynamic_shapes=(size,))
 
 
+@pytest.mark.no_cover
 @every_graph
 def test_exports_with_any_height_and_width(name):
     block, program = build(name), exported(name)
@@ -241,7 +270,8 @@ def test_exports_with_any_height_and_width(name):
         torch.testing.assert_close(joined(program.module()(x)), joined(block(x)))
 
 
-@every_graph
+@pytest.mark.no_cover
+@graphs(*KINDS, "non_local_window")
 def test_onnx_with_any_height_and_width(name, tmp_path):
     block = build(name)
     path = tmp_path / "block.onnx"

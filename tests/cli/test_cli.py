@@ -1,26 +1,28 @@
 """The command line as a user meets it: another process, real files, wrong input."""
 
 import json
-import os
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 from PIL import Image
 from skimage import data as photographs
 
+from nlden import __version__
 
-def nlden(*arguments, cwd=None, **environment):
-    command = [
-        sys.executable,
-        "-c",
-        "from nlden.cli.main import main; main()",
-        *map(str, arguments),
-    ]
-    environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+
+@dataclass
+class Result:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def nlden(commands):
+    """Return a function that runs the command in a process of its own."""
+    return lambda *arguments: Result(*commands.run(*arguments))
 
 
 def one_line(result):
@@ -46,7 +48,7 @@ def test_help_and_import_do_not_load_torch():
     assert json.loads(result.stdout.splitlines()[-1]) == []
 
 
-def test_every_command_explains_itself():
+def test_every_command_explains_itself(nlden):
     for command in ("denoise", "demo", "evaluate", "info", "models", "bench"):
         result = nlden(command, "--help")
         assert result.returncode == 0
@@ -54,12 +56,12 @@ def test_every_command_explains_itself():
 
 
 def test_version():
-    import nlden as package
+    command = [sys.executable, "-c", "from nlden.cli.main import main; main()", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == f"nlden {__version__}"
 
-    assert nlden("--version").stdout.strip() == f"nlden {package.__version__}"
 
-
-def test_a_video_and_a_picture_go_into_a_folder(clip, decode, tmp_path):
+def test_a_video_and_a_picture_go_into_a_folder(nlden, clip, decode, tmp_path):
     source = clip(frames=2, sigma=20)
     Image.fromarray(photographs.cat()[:60, :80]).save(tmp_path / "cat.jpg")
     arguments = ("denoise", source, tmp_path / "cat.jpg", "-o", tmp_path / "out")
@@ -76,7 +78,7 @@ def test_a_video_and_a_picture_go_into_a_folder(clip, decode, tmp_path):
     assert "image-base, cpu" in picture
 
 
-def test_the_same_seed_gives_the_same_file(clip, tmp_path):
+def test_the_same_seed_gives_the_same_file(nlden, clip, tmp_path):
     source = clip(frames=2, sigma=20)
     for name in ("a.mkv", "b.mkv"):
         arguments = ("--precision", "fp32", "--lossless", "--seed", 3)
@@ -90,7 +92,7 @@ def test_the_same_seed_gives_the_same_file(clip, tmp_path):
     assert frames[0] == frames[1]
 
 
-def test_a_bad_file_among_good_ones_fails_alone(clip, tmp_path):
+def test_a_bad_file_among_good_ones_fails_alone(nlden, clip, tmp_path):
     good = clip(frames=2)
     (tmp_path / "bad.mp4").write_text("not a video")
     result = nlden("denoise", tmp_path / "bad.mp4", good, "-o", tmp_path / "out")
@@ -125,7 +127,7 @@ def test_a_bad_file_among_good_ones_fails_alone(clip, tmp_path):
         (["--nonsense"], "--nonsense"),
     ],
 )
-def test_impossible_options_are_usage_errors(clip, tmp_path, options, word):
+def test_impossible_options_are_usage_errors(nlden, clip, tmp_path, options, word):
     source = clip(frames=1)
     result = nlden("denoise", source, "-o", tmp_path / "out.mp4", *options)
     assert result.returncode == 2
@@ -145,7 +147,7 @@ def test_impossible_options_are_usage_errors(clip, tmp_path, options, word):
         ("text.png", 1),
     ],
 )
-def test_unusable_inputs_are_told_in_one_line(clip, tmp_path, name, status):
+def test_unusable_inputs_are_told_in_one_line(nlden, clip, tmp_path, name, status):
     path = tmp_path / name
     if name == "emptyfolder":
         path.mkdir()
@@ -185,7 +187,7 @@ def test_unusable_inputs_are_told_in_one_line(clip, tmp_path, name, status):
         ("/proc/out.mp4", 1, "cannot be written"),
     ],
 )
-def test_unusable_targets_are_told_in_one_line(clip, tmp_path, target, status, word):
+def test_unusable_targets_are_told_in_one_line(nlden, clip, tmp_path, target, status, word):
     source = clip(frames=1)
     (tmp_path / "old.mp4").write_text("precious")
     content = source.read_bytes()
@@ -208,7 +210,7 @@ def test_unusable_targets_are_told_in_one_line(clip, tmp_path, target, status, w
         (["-e", "profile=nonsense"], "cannot be opened"),
     ],
 )
-def test_impossible_encoders_are_told_in_one_line(clip, tmp_path, options, word):
+def test_impossible_encoders_are_told_in_one_line(nlden, clip, tmp_path, options, word):
     source = clip(frames=1)
     result = nlden("denoise", source, "-o", tmp_path / "out.mp4", *options)
     assert result.returncode == 1
@@ -217,7 +219,7 @@ def test_impossible_encoders_are_told_in_one_line(clip, tmp_path, options, word)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
 
 
-def test_interlaced_video_needs_a_word(clip, decode, tmp_path):
+def test_interlaced_video_needs_a_word(nlden, clip, decode, tmp_path):
     source = clip(frames=3, options={"flags": "+ildct+ilme"}, size=(64, 96))
     target = tmp_path / "out.mp4"
     result = nlden("denoise", source, "-o", target)
@@ -229,7 +231,7 @@ def test_interlaced_video_needs_a_word(clip, decode, tmp_path):
     assert decode(target).times == decode(source).times
 
 
-def test_decoding_on_hardware_that_is_not_there_is_one_warning(clip, decode, tmp_path):
+def test_decoding_on_hardware_that_is_not_there_is_one_warning(nlden, clip, decode, tmp_path):
     from nlden.media.hardware import device_for
 
     source = clip(frames=2)
@@ -246,7 +248,7 @@ def test_decoding_on_hardware_that_is_not_there_is_one_warning(clip, decode, tmp
     )
 
 
-def test_y_overwrites(clip, decode, tmp_path):
+def test_y_overwrites(nlden, clip, decode, tmp_path):
     source = clip(frames=1)
     (tmp_path / "old.mp4").write_text("old")
     arguments = ("denoise", source, "-o", tmp_path / "old.mp4", "-y", "--strength", 0)
@@ -254,7 +256,7 @@ def test_y_overwrites(clip, decode, tmp_path):
     assert len(decode(tmp_path / "old.mp4").times) == 1
 
 
-def test_a_few_numbered_pictures_are_denoised(tmp_path):
+def test_a_few_numbered_pictures_are_denoised(nlden, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     for i in range(4):
@@ -267,7 +269,7 @@ def test_a_few_numbered_pictures_are_denoised(tmp_path):
     assert sorted(p.name for p in target.parent.iterdir()) == ["001.png", "002.png"]
 
 
-def test_what_a_container_cannot_hold_is_a_warning(clip, tmp_path):
+def test_what_a_container_cannot_hold_is_a_warning(nlden, clip, tmp_path):
     result = nlden("denoise", clip(frames=2), "-o", tmp_path / "out.webm", "--strength", 0)
     assert result.returncode == 0
     warnings = [line for line in result.stderr.splitlines() if "warning:" in line]
@@ -276,7 +278,7 @@ def test_what_a_container_cannot_hold_is_a_warning(clip, tmp_path):
     assert ".mkv would keep it" in warnings[0]
 
 
-def test_models_lists_the_weights_and_prints_their_cards():
+def test_models_lists_the_weights_and_prints_their_cards(nlden):
     listed = nlden("models").stdout
     for name in ("image-base", "image-fast"):
         assert name in listed
@@ -300,13 +302,13 @@ def test_models_lists_the_weights_and_prints_their_cards():
         (["--csv", "nowhere/rows.csv"], "nowhere"),
     ],
 )
-def test_what_cannot_be_measured_is_a_usage_error(options, word):
+def test_what_cannot_be_measured_is_a_usage_error(nlden, options, word):
     result = nlden("bench", "attention", *options)
     assert result.returncode == 2
     assert word in one_line(result)
 
 
-def test_windows_over_a_clip_are_measured(tmp_path):
+def test_windows_over_a_clip_are_measured(nlden, tmp_path):
     result = nlden("bench", "attention", "--clip", "2x9x8", "--csv", tmp_path / "rows.csv")
     assert result.returncode == 0, result.stderr
     assert "window 3x16x16" in result.stdout
@@ -321,10 +323,10 @@ def test_windows_over_a_clip_are_measured(tmp_path):
         (["pictures", "--device", "abacus"], "abacus"),
     ],
 )
-def test_what_cannot_feed_a_training_is_a_usage_error(tmp_path, arguments, word):
+def test_what_cannot_feed_a_training_is_a_usage_error(run_here, tmp_path, arguments, word):
     (tmp_path / "pictures").mkdir()
     Image.fromarray(photographs.cat()).save(tmp_path / "pictures" / "cat.png")
-    result = nlden("bench", "data", *arguments, cwd=tmp_path)
+    result = Result(*run_here("bench", "data", tmp_path / arguments[0], *arguments[1:]))
     assert result.returncode == 2
     assert word in one_line(result)
 
@@ -339,7 +341,7 @@ def test_what_cannot_feed_a_training_is_a_usage_error(tmp_path, arguments, word)
         (["--device", "abacus"], "abacus"),
     ],
 )
-def test_what_cannot_be_taken_apart_is_a_usage_error(options, word):
+def test_what_cannot_be_taken_apart_is_a_usage_error(nlden, options, word):
     result = nlden("bench", "network", *options)
     assert result.returncode == 2
     assert word in one_line(result)

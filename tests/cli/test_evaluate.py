@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,21 +12,12 @@ from skimage import data as photographs
 from skimage.metrics import peak_signal_noise_ratio
 
 import nlden
-from nlden.cli.main import main
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Return a function that runs the program and returns exit code, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["nlden", "evaluate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return end.value.code, *capsys.readouterr()
-
-    return command
+def run(run_here):
+    """Return a function that runs the command; see ``run_here``."""
+    return partial(run_here, "evaluate")
 
 
 @pytest.fixture

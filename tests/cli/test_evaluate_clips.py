@@ -1,27 +1,18 @@
 import csv
-import sys
+from functools import partial
 
 import pytest
 import torch
 from skimage import data as photographs
 from skimage.io import imsave
 
-from nlden.cli.main import main
 from nlden.data.camera_motion import camera_motion
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Return a function that runs the program and returns exit code, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["nlden", "evaluate-clips", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return end.value.code, *capsys.readouterr()
-
-    return command
+def run(run_here):
+    """Return a function that runs the command; see ``run_here``."""
+    return partial(run_here, "evaluate-clips")
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,6 @@ import torch
 from PIL import Image
 from skimage import data as photographs
 
-from nlden.cli.main import main
-
 
 @dataclass
 class Result:
@@ -22,16 +20,8 @@ class Result:
 
 
 @pytest.fixture
-def info(capfd, monkeypatch):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["nlden", "info", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.setattr("signal.signal", lambda *_: None)  # the test process keeps its own
-        with pytest.raises(SystemExit) as left:
-            main()
-        return Result(left.value.code, *capfd.readouterr())
-
-    return run
+def info(run_here):
+    return lambda *arguments: Result(*run_here("info", *arguments))
 
 
 def test_it_runs_as_a_program_of_its_own(clip):

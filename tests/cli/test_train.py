@@ -33,12 +33,17 @@ def options(tmp_path, monkeypatch):
         imsave(folder / f"{i:02}.png", photographs.cat()[i : i + 40, i * 4 : i * 4 + 48])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["nlden"])
-    data = {"folders": f"[{folder}]", "test_folders": f"[{folder}]", "test_sigmas": "[25]"}
+    shown = tmp_path / "shown"
+    shown.mkdir()
+    (shown / "00.png").write_bytes((folder / "00.png").read_bytes())
+    data = {"folders": f"[{folder}]", "test_folders": f"[{shown}]", "test_sigmas": "[25]"}
     data |= {"crop": "32", "batch_size": "2", "batches_per_epoch": "2"}
     trainer = {"accelerator": "cpu", "check_val_every_n_epoch": "1", "max_steps": "2"}
-    return {f"--data.init_args.{k}": v for k, v in data.items()} | {
-        f"--trainer.{k}": v for k, v in trainer.items()
-    }
+    return (
+        {"--model.init_args.net": "nlden.models.image_denoiser_fast"}
+        | {f"--data.init_args.{k}": v for k, v in data.items()}
+        | {f"--trainer.{k}": v for k, v in trainer.items()}
+    )
 
 
 def train(command, options, *more):

@@ -86,7 +86,16 @@ def test_a_maker_named_twice_has_twice_the_share(folders, train):
     assert shapes == [3, 6, 3] * 2
 
 
-@pytest.mark.parametrize(("hold", "workers"), [("memory", 0), ("disk", 0), ("disk", 2)])
+# Each worker loads torch and Lightning.
+@pytest.mark.parametrize(
+    ("hold", "workers"),
+    [
+        ("memory", 0),
+        ("disk", 0),
+        ("disk", 1),
+        pytest.param("disk", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_batches_do_not_depend_on_where_pictures_are_held(folders, train, tmp_path, hold, workers):
     def batches(**arguments):
         module = ImageDataModule(

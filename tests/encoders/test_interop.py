@@ -76,6 +76,7 @@ def test_timm(name, arguments):
     agree(f"timm.{name}", timm.create_model(name, **arguments), shape, **arguments)
 
 
+@pytest.mark.slow
 def test_timms_senet154():
     reference = timm.create_model("legacy_senet154", num_classes=3, drop_rate=0.0)
     agree("timm.legacy_senet154", reference, (2, 3, 40, 32), num_classes=3, drop_rate=0.0)

@@ -18,7 +18,7 @@ def network(small_video_denoiser):
     return small_video_denoiser()
 
 
-def frames(count: int = 9, size: tuple[int, int] = (44, 60)) -> list[torch.Tensor]:
+def frames(count: int = 9, size: tuple[int, int] = (28, 36)) -> list[torch.Tensor]:
     """Noisy packed 4:2:0 frames of a moving camera."""
     picture = torch.from_numpy(photographs.coffee()).permute(2, 0, 1) / 255
     clip = camera_motion(picture, count, (2 * size[0], 2 * size[1]))
@@ -67,8 +67,7 @@ def test_nothing_crosses_a_cut(network, cuts):
     assert torch.allclose(clean, alone, atol=1e-6)
 
 
-@settings(max_examples=5)
-@given(at=st.integers(0, 9))
+@pytest.mark.parametrize("at", [0, 1, 4, 9])
 def test_a_stored_state_goes_on_as_if_nothing_had_been(network, at):
     pieces = frames()
     first = VideoStream(network)
@@ -82,7 +81,7 @@ def test_a_stored_state_goes_on_as_if_nothing_had_been(network, at):
 
 
 def test_tiles_give_what_the_whole_frame_gives(network):
-    pieces = frames(3, (150, 170))
+    pieces = frames(3, (110, 130))
     tiled = run(VideoStream(network, tile=64), pieces)
     # Two places that a block is as like as the other may be told apart by rounding alone.
     error = (tiled - run(VideoStream(network), pieces)).abs()
