@@ -75,9 +75,10 @@ def peak_of_command(source, *options):
 
 
 @pytest.mark.parametrize("options", [("--strength", "0"), ("--model", "image-fast")])
-def test_memory_of_the_command_is_the_same_for_100_and_for_1000_frames(tmp_path, options):
+@pytest.mark.parametrize("most", [1000, pytest.param(3000, marks=pytest.mark.slow)])
+def test_memory_of_the_command_is_the_same_for_100_frames_and_for_more(tmp_path, options, most):
     peaks = []
-    for frames in (100, 1000):
+    for frames in (100, most):
         peak, output = peak_of_command(raw(tmp_path / f"{frames}.y4m", frames), *options)
         assert output.count(b"FRAME\n") == frames
         peaks.append(peak)
