@@ -162,7 +162,9 @@ class ChangeStream:
         network, level = self._network, packed.new_tensor([self._packing.sigma])
         if network.reach is None:
             return network(packed, level)
-        return tiled(lambda x: network(x, level), packed, self._tile, network.reach, network.grid)
+        reach, grid = network.reach, network.grid
+        (clean,) = tiled(lambda x: (network(x, level),), [packed], self._tile, reach, grid)
+        return clean
 
 
 class PlaneStream:

@@ -1,6 +1,6 @@
 """Frames in, frames out: a video denoiser over a stream, at constant memory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -99,10 +99,10 @@ class VideoStream:
         noisy = noisy.float()
         level = noise_map(sigma, noisy)
 
-        def look(x: Tensor) -> Tensor:
-            return self.network.look(*x.split([noisy.shape[1], 2], dim=1)).clean
+        def look(noisy: Tensor, level: Tensor) -> tuple[Tensor]:
+            return (self.network.look(noisy, level).clean,)
 
-        clean = self._tiled(look, torch.cat([noisy, level], dim=1))
+        (clean,) = self._tiled(look, [noisy, level])
         shot = Shot(noisy, clean, noisy, torch.ones_like(level))
         pending = (*self.state.pending, shot)
         self.state = StreamState(self.state.past, pending)
@@ -124,23 +124,25 @@ class VideoStream:
         shot, *following = self.state.pending
         past = self.state.past
         shots = [shot, *following] if past is None else [shot, *following, past]
-        channels = shot.noisy.shape[1]
-        widths = [channels, channels, channels, 2]
+        parts = [shot.tensors() for shot in shots]
+        names = list(parts[0])
 
-        def denoise(x: Tensor) -> Tensor:
-            pieces = x[:, 2:].split(sum(widths), dim=1)
-            here = [Shot(*piece.split(widths, dim=1)) for piece in pieces]
+        def denoise(level: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
+            tiles = iter(maps)
+            here = [Shot(**{name: next(tiles) for name in names}) for _ in parts]
             before = None if past is None else here.pop()
-            done = self.network.denoise(here[0], x[:, :2], before, here[1:])
-            return torch.cat(list(done.tensors().values()), dim=1)
+            done = self.network.denoise(here[0], level, before, here[1:])
+            return done.clean, done.fused, done.variance
 
-        everything = [level, *(t for s in shots for t in s.tensors().values())]
-        done = Shot(*self._tiled(denoise, torch.cat(everything, dim=1)).split(widths, dim=1))
+        maps = [level, *(part[name] for part in parts for name in names)]
+        done = Shot(shot.noisy, *self._tiled(denoise, maps))
         self.state = StreamState(done, tuple(following))
         return done
 
-    def _tiled(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def _tiled(
+        self, network: Callable[..., tuple[Tensor, ...]], maps: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
         reach = self.network.reach
         if self.tile is None or reach is None:
-            return network(x)
-        return tiled(network, x, self.tile, reach, self.network.grid)
+            return network(*maps)
+        return tiled(network, maps, self.tile, reach, self.network.grid)

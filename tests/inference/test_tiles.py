@@ -31,9 +31,14 @@ def test_tiles_give_what_the_whole_gives(size, tile, reach, grid, blocks):
     x = torch.randint(0, 100, (2, 1, *size), generator=torch.Generator().manual_seed(0)).double()
     inner = grid if blocks else 1
     whole_reach = reach + inner - 1  # a position sees the boxes of all positions of its block
-    pieces = tiled(lambda y: network(y, reach, inner), x, tile, whole_reach, grid)
+
+    def both(y, other):
+        return network(y, reach, inner), other
+
+    pieces, same = tiled(both, [x, -x], tile, whole_reach, grid)
     # Sums of integers are exact, but the mean of a block is rounded.
     assert torch.allclose(pieces, network(x, reach, inner), rtol=1e-12)
+    assert torch.equal(same, -x)
 
 
 @settings(deadline=None, max_examples=25)
@@ -53,9 +58,9 @@ def test_pieces_are_as_small_as_asked_and_lie_on_the_grid(size, tile, reach, gri
     def watch(piece):
         top, left = piece[0, :, 0, 0].int().tolist()
         extents.append((top, left, *piece.shape[2:]))
-        return piece
+        return (piece,)
 
-    assert torch.equal(tiled(watch, places, tile, reach, grid), places)
+    assert torch.equal(*tiled(watch, [places], tile, reach, grid), places)
     if max(size) <= tile:
         assert extents == [(0, 0, height, width)]
         return
