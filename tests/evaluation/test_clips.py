@@ -7,7 +7,9 @@ from skimage.io import imsave
 from torch import Generator
 
 from nlden.data.camera_motion import camera_motion
-from nlden.evaluation.clips import evaluate, frame_by_frame, list_clips, mean_rows, network
+from nlden.data.clips import list_clips
+from nlden.evaluation.clip_peers import frame_by_frame
+from nlden.evaluation.clips import evaluate, mean_rows, network
 from nlden.models import video_denoiser_base
 from nlden.models.pretrained import Description, WeightsError, load_weights, save
 
