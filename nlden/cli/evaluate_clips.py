@@ -38,7 +38,7 @@ def command(
         typer.Option(
             "--best-strength",
             help="Run each peer at several strengths and show the best: what it is told, as a "
-            "multiple of sigma (OpenCV's h is half of that).",
+            "multiple of sigma (OpenCV's h is 0.55 of that).",
         ),
     ] = False,
     stored: Annotated[

@@ -97,18 +97,20 @@ def opencv(noisy: Tensor, sigma: float) -> Tensor:
     """
     cv2 = import_module("cv2")
     if _is_grey(noisy):
-        clean = cv2.fastNlMeansDenoising(to_codes(noisy[:1]), h=opencv_strength(sigma))
+        h = 0.9 * 255 * sigma
+        clean = cv2.fastNlMeansDenoising(to_codes(noisy[:1]), None, h, 7, 21)
         return from_codes(clean[..., None]).expand_as(noisy)
     h = opencv_strength(sigma)
     return from_codes(cv2.fastNlMeansDenoisingColored(to_codes(noisy), None, h, h, 7, 21))
 
 
 def opencv_strength(sigma: float) -> float:
-    """Return the ``h`` that OpenCV is given for a level of noise.
+    """Return the ``h`` of OpenCV for colour with noise of a level in [0, 1].
 
-    It knows nothing of the level; about half of it is the best on clips that were tried.
+    OpenCV itself knows nothing of the level. Of grey and of colour these parts of it were the
+    best on photographs that were tried; CIELAB shrinks noise.
     """
-    return 255 * sigma / 2
+    return 0.55 * 255 * sigma
 
 
 def to_codes(picture: Tensor) -> np.ndarray[Any, Any]:
