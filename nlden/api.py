@@ -54,7 +54,7 @@ def denoise(
 
     Raises:
         TypeError: for another kind or type of values.
-        ValueError: for an impossible shape, sigma or strength.
+        ValueError: for an impossible shape, sigma or strength, and for NaN or infinite values.
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength={strength} must lie between 0 and 1")
@@ -78,6 +78,8 @@ def _denoiser(model: str, device: str, precision: str) -> PlaneDenoiser:
 def _array(
     x: np.ndarray[Any, Any], sigma: float | str, strength: float, denoiser: PlaneDenoiser
 ) -> np.ndarray[Any, Any]:
+    if x.dtype == object:
+        raise TypeError("cannot denoise an array of objects; give frames of one size, one array")
     channels_last = x.ndim >= 3 and x.shape[-1] in (1, 2, 3, 4)
     tensor = torch.from_numpy(np.ascontiguousarray(x))
     if channels_last:
@@ -100,6 +102,8 @@ def _tensor(x: Tensor, sigma: float | str, strength: float, denoiser: PlaneDenoi
         )
     if x.numel() == 0:
         return x.clone()
+    if x.dtype.is_floating_point and (strange := int((~x.isfinite()).sum())):
+        raise ValueError(f"{strange} of the values are NaN or infinite; replace them before")
     white = _WHITE.get(x.dtype, 1)
     shape = (1,) * (4 - x.ndim) + tuple(x.shape)
     frames = (x.float() / white).reshape(shape)

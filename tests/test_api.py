@@ -85,11 +85,26 @@ def test_alpha_and_the_input_are_left_alone():
         (NOISY[0, 0], {}, ValueError, "shape"),
         (np.zeros((2, 2, 2, 2, 3), np.uint8), {}, ValueError, "shape"),
         ("a picture", {}, TypeError, "str"),
+        ([NOISY, NOISY[:20]], {}, TypeError, "list"),
+        (np.array([NOISY, None], object), {}, TypeError, "frames of one size"),
+        (np.full((8, 8, 3), np.nan), {}, ValueError, "NaN"),
+        (np.full((8, 8), np.inf, np.float16), {}, ValueError, "64 of the values"),
+        (torch.full((2, 3, 8, 8), torch.nan), {"model": "video-base"}, ValueError, "384 of"),
     ],
 )
 def test_wrong_input_is_told(x, arguments, error, word):
     with pytest.raises(error, match=word):
         nlden.denoise(x, **arguments)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4])
+def test_a_clip_may_be_shorter_than_the_window(frames):
+    noise = np.random.default_rng(1).normal(0, 25 / 255, (4, 40, 56, 3))
+    clip = CLEAN[:40, :56] / 255 + noise
+    clean = nlden.denoise(clip[:frames], 25 / 255, model="video-base", precision="fp32")
+    assert clean.shape == (frames, 40, 56, 3)
+    for frame in clean:
+        assert np.square(frame - CLEAN[:40, :56] / 255).mean() < 0.4 * (25 / 255) ** 2
 
 
 def test_load_returns_a_network_for_rgb():

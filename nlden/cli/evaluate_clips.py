@@ -14,7 +14,7 @@ def command(
         list[Path],
         typer.Argument(
             metavar="FOLDER...",
-            help="Clean clips: videos and folders of frames.",
+            help="Clean clips: videos and folders of frames; photographs with --stills.",
             show_default=False,
         ),
     ],
@@ -28,8 +28,35 @@ def command(
     ] = None,
     peers: Annotated[
         str,
-        typer.Option(help="Classical denoisers of pictures: nlm, wavelet, bm3d with commas."),
+        typer.Option(
+            help="Classical denoisers, with commas: nlm, wavelet, bm3d by frames; opencv (five "
+            "frames), nlm3d (the clip as a volume)."
+        ),
     ] = "none",
+    best_strength: Annotated[
+        bool,
+        typer.Option(
+            "--best-strength",
+            help="Run each peer at several strengths and show the best: what it is told, as a "
+            "multiple of sigma (OpenCV's h is 0.55 of that).",
+        ),
+    ] = False,
+    stored: Annotated[
+        bool,
+        typer.Option(
+            "--stored",
+            help="Measure on what video files hold: 8-bit limited-range BT.709 4:2:0; PSNR over "
+            "the planes.",
+        ),
+    ] = False,
+    stills: Annotated[
+        bool,
+        typer.Option(
+            "--stills",
+            help="Film photographs, or the first frames of clips, from a tripod: 8 frames, or "
+            "--frames.",
+        ),
+    ] = False,
     halve: Annotated[
         list[str] | None,
         typer.Option(help="Name of a clip to use at half its size; may be repeated."),
@@ -46,8 +73,8 @@ def command(
 ) -> None:
     """PSNR, flicker and speed of denoisers on the same noisy clips.
 
-    Noise is Gaussian, drawn once for a clip, neither clipped nor rounded; PSNR is the mean of the
-    frames'.
+    Noise is Gaussian in RGB, drawn once for a clip, neither clipped nor rounded unless --stored;
+    PSNR is the mean of the frames'.
 
     nlden evaluate-clips clips --sigma 30,50
     """
@@ -55,13 +82,18 @@ def command(
     check_precision(precision)
     if precision == "auto":
         raise UsageError("--precision auto: give fp32, bf16 or fp16")
+    if best_strength and peers == "none":
+        raise UsageError("--best-strength is of peers; name some with --peers")
 
     from dataclasses import asdict
 
     from rich.console import Console
     from rich.table import Table
 
-    from nlden.evaluation.clips import evaluate, frame_by_frame, list_clips, mean_rows, network
+    from nlden.data.clips import list_clips
+    from nlden.evaluation.clip_pairs import list_stills, through_rgb
+    from nlden.evaluation.clip_peers import CLIP_PEERS
+    from nlden.evaluation.clips import evaluate, mean_rows, network
     from nlden.evaluation.environment import environment, write_csv
     from nlden.evaluation.peers import choose_peers
     from nlden.inference.engines import DTYPES, choose_device, keep_freed_memory
@@ -72,10 +104,10 @@ def command(
         where = choose_device(device)
         names = model or ["image-base", "video-base"]
         methods = {name: network(name, where, DTYPES[precision]) for name in names}
-        if peers != "none":
-            chosen = choose_peers(peers.split(","))
-            methods |= {name: frame_by_frame(method) for name, method in chosen.items()}
-        clips = [clip for folder in dict.fromkeys(folders) for clip in list_clips(folder)]
+        chosen = choose_peers([] if peers == "none" else peers.split(","), CLIP_PEERS)
+        methods |= {n: through_rgb(m) for n, m in chosen.items()} if stored else chosen
+        listed = list_stills if stills else list_clips
+        clips = [clip for folder in dict.fromkeys(folders) for clip in listed(folder)]
         if unknown := set(halve or []) - {clip.stem for clip in clips}:
             raise UsageError(f"--halve {', '.join(sorted(unknown))}: no such clip")
     except (OSError, ValueError) as error:
@@ -84,10 +116,20 @@ def command(
     rows = []
     try:
         sigmas = [255 * level for level in levels]
-        measured = evaluate(clips, sigmas, methods, halved=halve or [], seed=seed, limit=frames)
-        for row in measured:
+        searched = chosen if best_strength else ()
+        for row in evaluate(
+            clips,
+            sigmas,
+            methods,
+            searched=searched,
+            halved=halve or [],
+            stored=stored,
+            stills=stills,
+            seed=seed,
+            limit=frames,
+        ):
             rows.append(row)
-            print(f"{row.clip} sigma {row.sigma:g} {row.method}: {row.psnr:.2f}", file=sys.stderr)
+            print(f"{row.clip} sigma {row.sigma:g} {row.label}: {row.psnr:.2f}", file=sys.stderr)
     except (MediaError, OSError, ValueError) as error:
         print(f"nlden: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
@@ -100,10 +142,11 @@ def command(
         table.add_row(
             row.clip,
             f"{row.sigma:g}",
-            row.method,
+            row.label,
             f"{row.psnr:.2f}",
             f"{row.flicker:.2f}",
             seconds,
         )
     Console(markup=False).print(table)
-    print(f"PSNR of RGB, flicker of 255; seed {seed}; {precision}; {environment(where)}")
+    kind = "the planes of 8-bit 4:2:0" if stored else "RGB"
+    print(f"PSNR of {kind}, flicker of 255; seed {seed}; {precision}; {environment(where)}")

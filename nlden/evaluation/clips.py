@@ -1,12 +1,13 @@
 """Quality of denoisers on clips: PSNR, flicker and time on the same noisy frames.
 
-White noise is drawn once for a clip, neither clipped nor rounded. Every method gets the same
-clip; its output is clamped to [0, 1]. PSNR is taken for each frame and then averaged.
+White noise is drawn once for a clip. Every method gets the same clip; its output is clamped to
+[0, 1]. How clips are made and measured: :mod:`nlden.evaluation.clip_pairs`.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -14,16 +15,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nlden.data.clips import gaussian_clip, list_clips, read_clip
-from nlden.evaluation.peers import Method
+from nlden.data.clips import read_clip
+from nlden.evaluation.clip_pairs import (
+    STILL_FRAMES,
+    finish,
+    levels,
+    make_pair,
+    psnr,
+    read_still,
+)
+from nlden.evaluation.clip_peers import ClipMethod
 from nlden.inference.stream import VideoStream
 from nlden.metrics import flicker
 from nlden.models import ImageDenoiser, VideoDenoiser
 from nlden.models.pretrained import WeightsError, load
-from nlden.tasks.denoising import mean_psnr
 
-ClipMethod = Callable[[Tensor, float], Tensor]
-"""A denoiser: noisy clip ``(3, T, H, W)`` and sigma in [0, 1] to a clip of the same shape."""
+_STEP, _STEPS = 1.2, 6  # of the strengths that are tried: their ratio, how many up and down
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,8 @@ class ClipRow:
         clip: name of the clip.
         sigma: noise level, 0 to 255.
         method: its name.
-        psnr: mean over the frames, in dB.
+        strength: what it was told, relative to ``sigma``.
+        psnr: in dB, see :func:`nlden.evaluation.clip_pairs.psnr`.
         flicker: see :func:`nlden.metrics.flicker`, on the scale of 0 to 255.
         seconds: wall time a frame; None for the noisy input.
     """
@@ -42,18 +50,21 @@ class ClipRow:
     clip: str
     sigma: float
     method: str
+    strength: float
     psnr: float
     flicker: float
     seconds: float | None
 
-
-def frame_by_frame(method: Method) -> ClipMethod:
-    """Return a method for pictures as one for clips."""
-    return lambda clip, sigma: torch.stack([method(f, sigma) for f in clip.unbind(1)], dim=1)
+    @property
+    def label(self) -> str:
+        """Return the method with its strength, where that is not 1."""
+        return self.method if self.strength == 1 else f"{self.method} x{self.strength:.2f}"
 
 
 def network(weights: str, device: torch.device, dtype: torch.dtype) -> ClipMethod:
     """Return a network as a method: a video denoiser as a stream, an image denoiser by frames.
+
+    The method takes RGB clips and stored ones (see :mod:`nlden.evaluation.clip_pairs`).
 
     Args:
         weights: a shipped name or a safetensors file.
@@ -70,21 +81,26 @@ def network(weights: str, device: torch.device, dtype: torch.dtype) -> ClipMetho
         raise WeightsError(f"{weights}: these weights are not of a denoiser")
 
     @torch.inference_mode()
-    def run(frame: Tensor, sigma: float) -> Tensor:
-        return denoiser(frame[None].to(device), sigma)[0].cpu()
+    def run(clip: Tensor, sigma: float) -> Tensor:
+        level = levels(clip, sigma).to(device)
+        clean = [denoiser(f[None].to(device), level)[0].cpu() for f in clip.unbind(1)]
+        return torch.stack(clean, dim=1)
 
-    return frame_by_frame(run)
+    return run
 
 
 def _stream(denoiser: VideoDenoiser, clip: Tensor, sigma: float) -> Tensor:
+    frames, level = clip.transpose(0, 1), levels(clip, sigma)
     height, width = clip.shape[2:]
-    even = F.pad(clip.transpose(0, 1), (0, width % 2, 0, height % 2), mode="replicate")
+    rgb = len(clip) == 3
+    if rgb:
+        even = F.pad(frames, (0, width % 2, 0, height % 2), mode="replicate")
+        frames = F.pixel_unshuffle(even, 2)
     stream = VideoStream(denoiser)
-    shots = [s for f in F.pixel_unshuffle(even, 2) for s in stream.push(f[None], sigma)]
-    shots += stream.finish(sigma)
-    return F.pixel_shuffle(torch.cat([s.clean for s in shots]), 2).transpose(0, 1)[
-        ..., :height, :width
-    ]
+    shots = [s for f in frames for s in stream.push(f[None], level)]
+    shots += stream.finish(level)
+    clean = torch.cat([s.clean for s in shots])
+    return (F.pixel_shuffle(clean, 2) if rgb else clean).transpose(0, 1)[..., :height, :width]
 
 
 def evaluate(
@@ -92,44 +108,83 @@ def evaluate(
     sigmas: Sequence[float],
     methods: Mapping[str, ClipMethod],
     *,
-    halved: Sequence[str] = (),
+    searched: Collection[str] = (),
+    halved: Collection[str] = (),
+    stored: bool = False,
+    stills: bool = False,
     seed: int = 0,
     limit: int | None = None,
 ) -> Iterator[ClipRow]:
     """Measure every method on every clip, beside the noisy clip itself.
 
     Args:
-        clips: video files and folders of frames.
+        clips: video files and folders of frames; photographs with ``stills``.
         sigmas: noise levels, 0 to 255.
-        methods: denoisers by name.
+        methods: denoisers by name; of stored clips with ``stored``.
+        searched: names of methods that are told the level that suits them best.
         halved: names of clips that are used at half their size.
+        stored: measure on what 8-bit 4:2:0 files hold.
+        stills: repeat the first frame of each clip.
         seed: of the noise.
-        limit: frames to take of a clip at the most.
+        limit: frames to take of a clip at the most; how often to repeat a still.
 
     Raises:
         MediaError: if a clip cannot be read.
         ValueError: if a clip has one frame only.
     """
     for path in clips:
-        pixels = read_clip(path, 2 if path.stem in halved else 1, limit)
+        reduce = 2 if path.stem in halved else 1
+        if stills:
+            pixels = read_still(path, reduce, limit or STILL_FRAMES)
+        else:
+            pixels = read_clip(path, reduce, limit)
         if len(pixels) < 2:
-            raise ValueError(f"{path}: one frame is no clip; name a video")
+            raise ValueError(f"{path}: one frame is no clip; name a video, or film it: --stills")
         for sigma in sigmas:
-            pair = gaussian_clip(pixels, sigma, seed)
-            noisy, clean = pair["noisy"][0], pair["clean"][0]
-            yield _row(path, sigma, "noisy input", noisy, clean, None)
+            pair = make_pair(pixels, sigma, seed, stored=stored)
+            case = _Case(path.stem, sigma, *pair)
+            yield case.measure("noisy input", case.noisy)
             for name, method in methods.items():
-                started = time.perf_counter()
-                output = method(noisy, sigma / 255).clamp(0, 1)
-                seconds = (time.perf_counter() - started) / len(pixels)
-                yield _row(path, sigma, name, output, clean, seconds)
+                run = partial(case.run, name, method)
+                yield best(run) if name in searched else run(1.0)
 
 
-def _row(
-    path: Path, sigma: float, method: str, clip: Tensor, clean: Tensor, seconds: float | None
-) -> ClipRow:
-    psnr = float(mean_psnr(clip[None], clean[None]))
-    return ClipRow(path.stem, sigma, method, psnr, 255 * flicker(clip, clean), seconds)
+@dataclass(frozen=True)
+class _Case:
+    clip: str
+    sigma: float
+    noisy: Tensor
+    clean: Tensor
+
+    def run(self, name: str, method: ClipMethod, strength: float) -> ClipRow:
+        started = time.perf_counter()
+        output = method(self.noisy, strength * self.sigma / 255)
+        seconds = (time.perf_counter() - started) / output.shape[1]
+        return self.measure(name, finish(output), strength, seconds)
+
+    def measure(
+        self, name: str, output: Tensor, strength: float = 1.0, seconds: float | None = None
+    ) -> ClipRow:
+        quality, change = psnr(output, self.clean), 255 * flicker(output, self.clean)
+        return ClipRow(self.clip, self.sigma, name, strength, quality, change, seconds)
+
+
+def best(run: Callable[[float], ClipRow]) -> ClipRow:
+    """Climb from strength 1 to that of the best PSNR, by steps of a fifth.
+
+    Args:
+        run: measures a method that is told so many times the level of the noise.
+    """
+    rows = {0: run(1.0)}
+    top = 0
+    while True:
+        for step in (top - 1, top + 1):
+            if step not in rows and abs(step) <= _STEPS:
+                rows[step] = run(_STEP**step)
+        highest = max(rows, key=lambda step: rows[step].psnr)
+        if highest == top:
+            return rows[top]
+        top = highest
 
 
 def mean_rows(rows: Sequence[ClipRow]) -> list[ClipRow]:
@@ -140,9 +195,9 @@ def mean_rows(rows: Sequence[ClipRow]) -> list[ClipRow]:
     means = []
     for (sigma, method), group in groups.items():
         times = [r.seconds for r in group if r.seconds is not None]
-        psnr, change = fmean(r.psnr for r in group), fmean(r.flicker for r in group)
-        means.append(ClipRow("mean", sigma, method, psnr, change, fmean(times) if times else None))
+        strength, quality, change = (
+            fmean(getattr(row, name) for row in group) for name in ("strength", "psnr", "flicker")
+        )
+        seconds = fmean(times) if times else None
+        means.append(ClipRow("mean", sigma, method, strength, quality, change, seconds))
     return means
-
-
-__all__ = ["ClipRow", "evaluate", "frame_by_frame", "list_clips", "mean_rows", "network"]

@@ -87,13 +87,16 @@ class VideoStream:
             last one alone.
 
         Raises:
-            ValueError: if the frame is of another format or size than those before.
+            ValueError: if the frame is of another format or size than those before, or holds
+                what is no number, which every frame after it would inherit.
         """
+        if not noisy.isfinite().all():
+            raise ValueError("the frame holds NaN or infinite values; replace them before")
         last = self.state.pending[-1] if self.state.pending else self.state.past
         if last is not None and last.noisy.shape != noisy.shape:
             raise ValueError(
                 f"the frame has the shape {tuple(noisy.shape)} after frames of "
-                f"{tuple(last.noisy.shape)}"
+                f"{tuple(last.noisy.shape)}; finish this stream and open another"
             )
         ready = self.finish(sigma) if cut else []
         noisy = noisy.float()

@@ -227,3 +227,26 @@ def test_a_sample_has_both_sides_and_the_sound(commands, clip, decode, tmp_path,
     middle = [p[: height * width].reshape(height, width) for p in whole.pictures[19:23]]
     assert any((halves[0] == before).all() for before in middle)
     assert np.abs(np.diff(halves[1])).mean() < 0.8 * np.abs(np.diff(halves[0])).mean()
+
+
+def test_a_picture_that_changes_in_mid_stream(commands, clip, tmp_path):
+    first = clip("a.ts", audio=None).read_bytes()
+    others = {
+        "size": clip("b.ts", size=(50, 82), audio=None),
+        "format": clip("c.ts", pix_fmt="yuv420p10le", audio=None),
+    }
+    for name, other in others.items():
+        (tmp_path / f"{name}.ts").write_bytes(first + other.read_bytes())
+    target = tmp_path / "out" / "size.mp4"
+    target.parent.mkdir()
+    # The noise is measured, too, across the change.
+    arguments = ("-o", target, "--model", "image-fast", *FAST[4:])
+    status, _, err = commands.run("denoise", tmp_path / "size.ts", *arguments)
+    assert status == 1
+    assert "the picture changes its size at frame 8 (98x66 to 82x50); split" in one_line(err)
+    assert list(target.parent.iterdir()) == []
+    status, _, err = commands.run("denoise", tmp_path / "format.ts", *arguments)
+    assert status == 0, err
+    with av.open(str(target)) as container:
+        shown = [f.format.name for f in container.decode(video=0)]
+    assert shown == ["yuv420p"] * 16

@@ -44,6 +44,31 @@ def test_a_table_and_a_file_of_figures(run, folder, tmp_path):
         assert f"{psnr['image-fast']:.2f}" in out
 
 
+def test_stored_stills_and_peers_at_their_best(run, folder, tmp_path):
+    code, out, err = run(
+        folder,
+        *("--sigma", 30, "--model", "image-fast", "--peers", "nlm,nlm3d", "--best-strength"),
+        *("--stored", "--stills", "--frames", 3, "-o", tmp_path / "figures.csv"),
+    )
+    assert code == 0, err
+    with (tmp_path / "figures.csv").open() as file:
+        rows = {r["method"]: r for r in csv.DictReader(file) if r["clip"] == "coffee"}
+    noisy = float(rows["noisy input"]["psnr"])
+    assert all(float(rows[name]["psnr"]) > noisy + 2 for name in ("image-fast", "nlm", "nlm3d"))
+    # A volume of equal frames is what averaging in time likes best.
+    assert float(rows["nlm3d"]["flicker"]) < 0.6 * float(rows["nlm"]["flicker"])
+    assert "PSNR of the planes of 8-bit 4:2:0" in out
+    strength = float(rows["nlm"]["strength"])
+    assert (f"nlm x{strength:.2f}" in out) == (strength != 1)
+
+
+def test_a_peer_that_is_not_installed_is_one_line(run, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    code, _, err = run(folder, "--model", "image-fast", "--peers", "opencv")
+    said = "nlden: opencv is not installed; pip install opencv-python-headless\n"
+    assert (code, err) == (2, said)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -51,6 +76,7 @@ def test_a_table_and_a_file_of_figures(run, folder, tmp_path):
         (["--sigma", "0"], "--sigma 0"),
         (["--halve", "tea"], "--halve tea: no such clip"),
         (["--peers", "magic"], "magic: no such peer"),
+        (["--best-strength"], "--best-strength is of peers"),
         (["--precision", "auto"], "--precision auto"),
     ],
 )

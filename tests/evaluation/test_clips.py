@@ -4,10 +4,10 @@ import pytest
 import torch
 from skimage import data as photographs
 from skimage.io import imsave
-from torch import Generator
 
 from nlden.data.camera_motion import camera_motion
-from nlden.evaluation.clips import evaluate, frame_by_frame, list_clips, mean_rows, network
+from nlden.data.clips import list_clips
+from nlden.evaluation.clips import evaluate, mean_rows, network
 from nlden.models import video_denoiser_base
 from nlden.models.pretrained import Description, WeightsError, load_weights, save
 
@@ -58,16 +58,60 @@ def test_a_video_denoiser_runs_as_a_stream(folder, video_weights):
         assert video.flicker < 0.5 * noisy.flicker
 
 
-def test_pictures_are_handed_over_one_by_one():
+def test_networks_take_stored_clips(folder, video_weights):
+    names = {"image": "image-fast", "video": video_weights}
+    methods = {k: network(w, torch.device("cpu"), torch.float32) for k, w in names.items()}
+    rows = list(evaluate(list_clips(folder), [30.0], methods, stored=True))
+    for noisy, image, video in zip(rows[::3], rows[1::3], rows[2::3], strict=True):
+        assert min(image.psnr, video.psnr) > noisy.psnr + 3
+        assert max(image.flicker, video.flicker) < 0.6 * noisy.flicker
+        # Told too little, they leave noise.
+        half = methods["image"]
+        assert image.psnr > _told(folder, half, 0.5, noisy.clip) + 0.5
+
+
+def _told(folder, method, factor, clip):
+    rows = evaluate(
+        [p for p in list_clips(folder) if p.stem == clip],
+        [30.0],
+        {"told": lambda x, sigma: method(x, factor * sigma)},
+        stored=True,
+    )
+    return list(rows)[1].psnr
+
+
+def test_a_still_stands_still(folder):
     seen = []
 
-    def method(frame, sigma):
-        seen.append(frame)
-        return frame * sigma
+    def average(clip, sigma):
+        seen.append(clip.shape[1])
+        return clip.mean(1, keepdim=True).expand_as(clip)
 
-    clip = torch.rand(3, 4, 5, 6, generator=Generator().manual_seed(0))
-    assert torch.equal(frame_by_frame(method)(clip, 0.5), clip * 0.5)
-    assert torch.equal(torch.stack(seen, dim=1), clip)
+    rows = list(evaluate(list_clips(folder), [25.0], {"average": average}, stills=True, limit=4))
+    assert seen == [4, 4]
+    assert rows[0].flicker == pytest.approx(2 * 25 / math.sqrt(math.pi), rel=0.02)
+    assert rows[1].flicker == pytest.approx(0, abs=1e-4)
+    assert rows[1].psnr == pytest.approx(20 * math.log10(255 / 25) + 10 * math.log10(4), abs=0.5)
+
+
+def test_the_best_strength_is_found_and_named(folder):
+    calls = []
+
+    def shrinks(clip, sigma):
+        calls.append(sigma * 255 / 25)
+        return clip.mean((2, 3), keepdim=True) + 0 * clip + abs(sigma * 255 / 25 - 1.6)
+
+    clips = list_clips(folder)[:1]
+    rows = list(evaluate(clips, [25.0], {"peer": shrinks}, searched=["peer"]))
+    assert rows[1].strength == pytest.approx(1.2**3)
+    assert rows[1].label == "peer x1.73"
+    assert calls == pytest.approx([1.0, 1 / 1.2, 1.2, 1.2**2, 1.2**3, 1.2**4])
+    fixed = list(evaluate(clips, [25.0], {"peer": shrinks}))
+    assert fixed[1].label == "peer"
+    assert fixed[1].psnr < rows[1].psnr
+    # What gets better for ever ends where the search does.
+    endless = list(evaluate(clips, [25.0], {"p": lambda c, s: c * 0 + s}, searched=["p"]))[1]
+    assert 1.2**-6 <= endless.strength <= 1.2**6
 
 
 def test_clips_are_halved_and_shortened(folder):

@@ -45,7 +45,11 @@ def test_unknown_and_missing_peers_are_named(monkeypatch):
     assert list(choose_peers(["nlm"])) == ["nlm"]
     with pytest.raises(PeerError, match=r"median: no such peer; give nlm, wavelet, bm3d"):
         choose_peers(["nlm", "median"])
-    monkeypatch.setitem(sys.modules, "bm3d", None)
-    assert missing_package("bm3d") == "bm3d"
-    with pytest.raises(PeerError, match=r"bm3d is not installed; pip install bm3d"):
-        choose_peers(["bm3d"])
+    for name, module, package in (
+        ("bm3d", "bm3d", "bm3d"),
+        ("opencv", "cv2", "opencv-python-headless"),
+    ):
+        monkeypatch.setitem(sys.modules, module, None)
+        assert missing_package(name) == package
+        with pytest.raises(PeerError, match=f"{name} is not installed; pip install {package}"):
+            choose_peers([name])

@@ -88,8 +88,24 @@ def test_tiles_give_what_the_whole_frame_gives(network):
     assert (error > 1e-4).double().mean() < 0.005
 
 
-def test_frames_that_change_are_refused(network):
+@pytest.mark.parametrize("shape", [(1, 6, 20, 20), (1, 12, 44, 60)], ids=["size", "format"])
+def test_frames_that_change_are_refused_and_the_stream_goes_on(network, shape):
+    pieces = frames(3)
     stream = VideoStream(network)
-    stream.push(frames(1)[0], SIGMA)
-    with pytest.raises(ValueError, match="after frames of"):
-        stream.push(torch.zeros(1, 6, 20, 20), SIGMA)
+    clean = stream.push(pieces[0], SIGMA)
+    with pytest.raises(ValueError, match=r"after frames of .*; finish this stream"):
+        stream.push(torch.zeros(shape), SIGMA)
+    for frame in pieces[1:]:
+        clean += stream.push(frame, SIGMA)
+    clean += stream.finish(SIGMA)
+    assert torch.equal(joined(clean), run(VideoStream(network), pieces))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_is_refused_before_it_spreads(network, value):
+    stream = VideoStream(network)
+    broken = frames(1)[0]
+    broken[0, 2, 5, 7] = value
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        stream.push(broken, SIGMA)
+    assert stream.finish(SIGMA) == []
