@@ -49,6 +49,12 @@ def command(
             "the planes.",
         ),
     ] = False,
+    noise: Annotated[
+        str,
+        typer.Option(
+            help="gaussian; or correlated, poisson, compressed (H.264): stored, levels estimated."
+        ),
+    ] = "gaussian",
     stills: Annotated[
         bool,
         typer.Option(
@@ -73,8 +79,8 @@ def command(
 ) -> None:
     """PSNR, flicker and speed of denoisers on the same noisy clips.
 
-    Noise is Gaussian in RGB, drawn once for a clip, neither clipped nor rounded unless --stored;
-    PSNR is the mean of the frames'.
+    Noise is Gaussian in RGB unless --noise says else, drawn once for a clip, neither clipped nor
+    rounded unless --stored; PSNR is the mean of the frames'.
 
     nlden evaluate-clips clips --sigma 30,50
     """
@@ -91,7 +97,7 @@ def command(
     from rich.table import Table
 
     from nlden.data.clips import list_clips
-    from nlden.evaluation.clip_pairs import list_stills, through_rgb
+    from nlden.evaluation.clip_pairs import NOISES, list_stills, through_rgb
     from nlden.evaluation.clip_peers import CLIP_PEERS
     from nlden.evaluation.clips import evaluate, mean_rows, network
     from nlden.evaluation.environment import environment, write_csv
@@ -99,11 +105,15 @@ def command(
     from nlden.inference.engines import DTYPES, choose_device, keep_freed_memory
     from nlden.media.probe import MediaError
 
+    real = noise != "gaussian"
+    if real and noise not in NOISES:
+        raise UsageError(f"--noise {noise}: give gaussian, {', '.join(NOISES)}")
+    stored = stored or real
     keep_freed_memory()
     try:
         where = choose_device(device)
         names = model or ["image-base", "video-base"]
-        methods = {name: network(name, where, DTYPES[precision]) for name in names}
+        methods = {name: network(name, where, DTYPES[precision], estimate=real) for name in names}
         chosen = choose_peers([] if peers == "none" else peers.split(","), CLIP_PEERS)
         methods |= {n: through_rgb(m) for n, m in chosen.items()} if stored else chosen
         listed = list_stills if stills else list_clips
@@ -124,6 +134,7 @@ def command(
             searched=searched,
             halved=halve or [],
             stored=stored,
+            noise=noise,
             stills=stills,
             seed=seed,
             limit=frames,

@@ -7,7 +7,7 @@ A stored clip is 8-bit limited-range BT.709 4:2:0, packed (see
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from nlden.data.clips import gaussian_clip, list_clips, read_clip
@@ -15,7 +15,9 @@ from nlden.data.crops import list_images
 from nlden.evaluation.clip_peers import ClipMethod
 from nlden.media.color import YCbCr, unpack_yuv420
 from nlden.metrics import PlanePSNR
-from nlden.noise.synthesis import quantize, store_yuv420
+from nlden.noise import blurred_gaussian, compress_video, poisson_gaussian
+from nlden.noise.estimation import estimate_levels
+from nlden.noise.synthesis import quantize, store_yuv420, white_gaussian
 from nlden.tasks.denoising import mean_psnr
 
 STILL_FRAMES = 8
@@ -42,16 +44,45 @@ def read_still(path: Path, reduce: int, frames: int) -> Tensor:
     return read_clip(path, reduce, 1).expand(frames, -1, -1, -1)
 
 
-def make_pair(pixels: Tensor, sigma: float, seed: int, *, stored: bool) -> tuple[Tensor, Tensor]:
+def _correlated(clean: Tensor, sigma: float, generator: Generator) -> Tensor:
+    return blurred_gaussian(clean, sigma, 0.6, generator)
+
+
+def _poisson(clean: Tensor, sigma: float, generator: Generator) -> Tensor:
+    return poisson_gaussian(clean, 1.5 * sigma**2, 0.5 * sigma, generator)
+
+
+def _compressed(clean: Tensor, sigma: float, generator: Generator) -> Tensor:
+    white = white_gaussian(clean, torch.tensor(sigma), generator)
+    return compress_video(quantize(white), crf=23)
+
+
+NOISES = {"correlated": _correlated, "poisson": _poisson, "compressed": _compressed}
+"""Noise as files have it, beside white noise.
+
+``correlated`` over about a pixel (a Gaussian of 0.6); ``poisson``, of variance sigma squared where
+the picture is half of white, a quarter of it everywhere; ``compressed``: white, through H.264 of
+rate factor 23.
+"""
+
+
+def make_pair(
+    pixels: Tensor, sigma: float, seed: int, *, stored: bool, noise: str = "gaussian"
+) -> tuple[Tensor, Tensor]:
     """Return a noisy clip and the clean one.
 
     Args:
         pixels: uint8 ``(T, 3, H, W)``.
-        sigma: level of the white noise, 0 to 255.
+        sigma: level of the noise, 0 to 255.
         seed: of the noise.
         stored: give both as stored; an odd last row or column is left out. Else RGB, the noise
             neither clipped nor rounded.
+        noise: ``gaussian``, or of stored clips one of :data:`NOISES`.
     """
+    if noise != "gaussian":
+        clean = pixels.float() / 255
+        noisy = NOISES[noise](clean, sigma / 255, Generator().manual_seed(seed))
+        return tuple(store(quantize(x).transpose(0, 1)) for x in (noisy, clean))  # type: ignore[return-value]
     pair = gaussian_clip(pixels, sigma, seed)
     noisy, clean = pair["noisy"][0], pair["clean"][0]
     return (store(quantize(noisy)), store(clean)) if stored else (noisy, clean)
@@ -81,6 +112,14 @@ def levels(clip: Tensor, sigma: float) -> Tensor:
     """Return the levels of luma and chroma, ``(1, 2)``, of white RGB noise in a clip."""
     told = _COLOR.plane_levels(sigma, averaged=4) if len(clip) == _PLANES else (sigma, sigma)
     return torch.tensor([told], device=clip.device)
+
+
+def estimated_levels(packed: Tensor) -> Tensor:
+    """Return the levels ``(1, 2)`` that are found in a stored clip, as a denoise run finds them."""
+    size = (2 * packed.shape[2], 2 * packed.shape[3])
+    planes = unpack_yuv420(packed.transpose(0, 1), size)
+    found = estimate_levels(list(zip(*planes, strict=True)))
+    return torch.tensor([[found.luma, found.chroma]], device=packed.device)
 
 
 def finish(clip: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from nlden.data.clips import read_clip
 from nlden.evaluation.clip_pairs import (
     STILL_FRAMES,
+    estimated_levels,
     finish,
     levels,
     make_pair,
@@ -61,7 +62,9 @@ class ClipRow:
         return self.method if self.strength == 1 else f"{self.method} x{self.strength:.2f}"
 
 
-def network(weights: str, device: torch.device, dtype: torch.dtype) -> ClipMethod:
+def network(
+    weights: str, device: torch.device, dtype: torch.dtype, *, estimate: bool = False
+) -> ClipMethod:
     """Return a network as a method: a video denoiser as a stream, an image denoiser by frames.
 
     The method takes RGB clips and stored ones (see :mod:`nlden.evaluation.clip_pairs`).
@@ -70,27 +73,32 @@ def network(weights: str, device: torch.device, dtype: torch.dtype) -> ClipMetho
         weights: a shipped name or a safetensors file.
         device: where to run it.
         dtype: its precision.
+        estimate: tell it the levels that are found in a stored clip, not the true ones.
 
     Raises:
         WeightsError: if the weights cannot be read or are of another kind of network.
     """
     denoiser = load(weights).to(device, dtype)
+
+    def told(clip: Tensor, sigma: float) -> Tensor:
+        return (estimated_levels(clip) if estimate else levels(clip, sigma)).to(device)
+
     if isinstance(denoiser, VideoDenoiser):
-        return lambda clip, sigma: _stream(denoiser, clip.to(device), sigma).cpu()
+        return lambda clip, sigma: _stream(denoiser, clip.to(device), told(clip, sigma)).cpu()
     if not isinstance(denoiser, ImageDenoiser):
         raise WeightsError(f"{weights}: these weights are not of a denoiser")
 
     @torch.inference_mode()
     def run(clip: Tensor, sigma: float) -> Tensor:
-        level = levels(clip, sigma).to(device)
+        level = told(clip, sigma)
         clean = [denoiser(f[None].to(device), level)[0].cpu() for f in clip.unbind(1)]
         return torch.stack(clean, dim=1)
 
     return run
 
 
-def _stream(denoiser: VideoDenoiser, clip: Tensor, sigma: float) -> Tensor:
-    frames, level = clip.transpose(0, 1), levels(clip, sigma)
+def _stream(denoiser: VideoDenoiser, clip: Tensor, level: Tensor) -> Tensor:
+    frames = clip.transpose(0, 1)
     height, width = clip.shape[2:]
     rgb = len(clip) == 3
     if rgb:
@@ -111,6 +119,7 @@ def evaluate(
     searched: Collection[str] = (),
     halved: Collection[str] = (),
     stored: bool = False,
+    noise: str = "gaussian",
     stills: bool = False,
     seed: int = 0,
     limit: int | None = None,
@@ -124,6 +133,7 @@ def evaluate(
         searched: names of methods that are told the level that suits them best.
         halved: names of clips that are used at half their size.
         stored: measure on what 8-bit 4:2:0 files hold.
+        noise: its kind, see :func:`nlden.evaluation.clip_pairs.make_pair`.
         stills: repeat the first frame of each clip.
         seed: of the noise.
         limit: frames to take of a clip at the most; how often to repeat a still.
@@ -141,7 +151,7 @@ def evaluate(
         if len(pixels) < 2:
             raise ValueError(f"{path}: one frame is no clip; name a video, or film it: --stills")
         for sigma in sigmas:
-            pair = make_pair(pixels, sigma, seed, stored=stored)
+            pair = make_pair(pixels, sigma, seed, stored=stored, noise=noise)
             case = _Case(path.stem, sigma, *pair)
             yield case.measure("noisy input", case.noisy)
             for name, method in methods.items():

@@ -1,4 +1,5 @@
 import csv
+import sys
 from functools import partial
 
 import pytest
@@ -60,6 +61,15 @@ def test_stored_stills_and_peers_at_their_best(run, folder, tmp_path):
     assert "PSNR of the planes of 8-bit 4:2:0" in out
     strength = float(rows["nlm"]["strength"])
     assert (f"nlm x{strength:.2f}" in out) == (strength != 1)
+
+
+def test_noise_of_files_is_estimated_and_another_kind_is_one_line(run, folder):
+    code, out, err = run(folder, "--sigma", 20, "--model", "image-fast", "--noise", "poisson")
+    assert code == 0, err
+    assert "PSNR of the planes of 8-bit 4:2:0" in out
+    code, _, err = run(folder, "--noise", "pink")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--noise pink: give gaussian, correlated, poisson, compressed" in err
 
 
 def test_a_peer_that_is_not_installed_is_one_line(run, folder, monkeypatch):

@@ -6,8 +6,11 @@ import pytest
 import torch
 from skimage import data as photographs
 from skimage.io import imsave
+from torch.nn import functional as F
 
 from nlden.evaluation.clip_pairs import (
+    NOISES,
+    estimated_levels,
     levels,
     list_stills,
     make_pair,
@@ -114,3 +117,28 @@ def test_photographs_and_first_frames_are_filmed(tmp_path):
     assert not torch.equal(noisy[:, 0], noisy[:, 4])
     with pytest.raises(FileNotFoundError, match="no clip"):
         list_stills(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_noise_of_files_is_what_its_name_says(noise):
+    """On grey of two lightnesses: level, neighbours, independence of the frames."""
+    clip = torch.full((4, 3, 128, 128), 128, dtype=torch.uint8)
+    clip[..., 64:] = 51
+    noisy, clean = make_pair(clip, 20, 0, stored=True, noise=noise)
+    luma = 255 / 219 * F.pixel_shuffle((noisy - clean)[:4].transpose(0, 1), 2)[:, 0]
+    bright, dark = luma[..., :60], luma[..., 68:]
+    neighbours = float((bright[..., 1:] * bright[..., :-1]).mean() / bright.square().mean())
+    white = 20 / 255 * (0.2126**2 + 0.7152**2 + 0.0722**2) ** 0.5
+    if noise == "poisson":
+        assert float(bright.std()) == pytest.approx(white, rel=0.05)
+        assert float(dark.std()) == pytest.approx(white * (0.25 + 1.5 * 0.2) ** 0.5, rel=0.05)
+        assert abs(neighbours) < 0.05
+    elif noise == "correlated":
+        assert float(bright.std()) == pytest.approx(white, rel=0.05)
+        assert neighbours == pytest.approx(np.exp(-1 / (4 * 0.6**2)), abs=0.05)
+    else:
+        assert 0.3 * white < float(bright.std()) < 0.95 * white
+    if noise != "compressed":
+        ((found, _),) = estimated_levels(noisy).tolist()
+        assert found < 1.1 * white
+        assert abs(float((bright[1:] * bright[:-1]).mean() / bright.square().mean())) < 0.05
