@@ -54,7 +54,7 @@ def _poisson(clean: Tensor, sigma: float, generator: Generator) -> Tensor:
 
 def _compressed(clean: Tensor, sigma: float, generator: Generator) -> Tensor:
     white = white_gaussian(clean, torch.tensor(sigma), generator)
-    return compress_video(quantize(white), crf=23)
+    return compress_video(quantize(white), crf=28)
 
 
 NOISES = {"correlated": _correlated, "poisson": _poisson, "compressed": _compressed}
@@ -62,7 +62,7 @@ NOISES = {"correlated": _correlated, "poisson": _poisson, "compressed": _compres
 
 ``correlated`` over about a pixel (a Gaussian of 0.6); ``poisson``, of variance sigma squared where
 the picture is half of white, a quarter of it everywhere; ``compressed``: white, through H.264 of
-rate factor 23.
+rate factor 28.
 """
 
 
