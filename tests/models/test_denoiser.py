@@ -109,7 +109,7 @@ def test_names_of_parameters_are_kept():
         *(f"body.coarsest.{i}.0.attention.{n}.weight" for i in (0, 2) for n in ("fc1", "fc2")),
     }
     assert promised <= names
-    assert len(names) == 32
+    assert len(names) == 36
 
 
 @pytest.mark.parametrize("sigma", [15, 25, 50])
