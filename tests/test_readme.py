@@ -31,7 +31,7 @@ def test_options_that_the_readme_names_exist():
 
     from nlden.cli.main import app
 
-    commands = [get_command(app).commands[name] for name in ("denoise", "info")]
+    commands = [get_command(app).commands[name] for name in ("denoise", "info", "evaluate-clips")]
     known = {option for c in commands for parameter in c.params for option in parameter.opts}
     named = set(re.findall(r"`(--[a-z-]+)", README.split("## Python")[0]))
     assert named

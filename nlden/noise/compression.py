@@ -21,7 +21,7 @@ from nlden.media.probe import Layout
 from nlden.noise.synthesis import quantize, store_yuv420
 
 _LAYOUT = Layout("yuv420", 8)
-_SMALLEST = 64  # libx265 overwrites foreign memory when clips are a little smaller
+_SMALLEST = 96  # of smaller clips libx265 reads and overwrites foreign memory
 _ENCODERS: Mapping[str, Literal["libx264", "libx265"]] = {"h264": "libx264", "hevc": "libx265"}
 _OPTIONS = {"h264": {}, "hevc": {"x265-params": "log-level=none:pools=none:frame-threads=1"}}
 
