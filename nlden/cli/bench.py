@@ -52,7 +52,9 @@ def denoise(
         where = choose_device(device)
         first = choose_model(model, Path("noisy.mp4"), where)
         others = [
-            n for n in ("image-fast", "image-base", "video-base") if model == "auto" and n != first
+            n
+            for n in ("image-fast", "image-base", "video-fast", "video-base")
+            if model == "auto" and n != first
         ]
         denoisers = []
         for name in (first, *others):
