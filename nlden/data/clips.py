@@ -180,7 +180,8 @@ class ClipDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Mapping[str, Any]]:
         """Return crops of the held-out clips, noisy by ``val_pairs`` or at the ``test_sigmas``."""
-        return DataLoader(list(self._validation_batches()), batch_size=None)  # type: ignore[arg-type]
+        batches = list(self._validation_batches())  # a list serves, though it is no Dataset
+        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
 
     def _validation_batches(self) -> Iterator[Mapping[str, Any]]:
         for i, clip in enumerate(self._held_out):

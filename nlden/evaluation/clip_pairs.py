@@ -82,7 +82,7 @@ def make_pair(
     if noise != "gaussian":
         clean = pixels.float() / 255
         noisy = NOISES[noise](clean, sigma / 255, Generator().manual_seed(seed))
-        return tuple(store(quantize(x).transpose(0, 1)) for x in (noisy, clean))  # type: ignore[return-value]
+        return store(quantize(noisy).transpose(0, 1)), store(clean.transpose(0, 1))
     pair = gaussian_clip(pixels, sigma, seed)
     noisy, clean = pair["noisy"][0], pair["clean"][0]
     return (store(quantize(noisy)), store(clean)) if stored else (noisy, clean)

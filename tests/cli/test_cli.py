@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from subprocess import CompletedProcess
 
 import pytest
 from PIL import Image
@@ -12,17 +12,10 @@ from skimage import data as photographs
 from nlden import __version__
 
 
-@dataclass
-class Result:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
 def nlden(commands):
     """Return a function that runs the command in a process of its own."""
-    return lambda *arguments: Result(*commands.run(*arguments))
+    return lambda *arguments: CompletedProcess(arguments, *commands.run(*arguments))
 
 
 def one_line(result):
@@ -326,7 +319,9 @@ def test_windows_over_a_clip_are_measured(nlden, tmp_path):
 def test_what_cannot_feed_a_training_is_a_usage_error(run_here, tmp_path, arguments, word):
     (tmp_path / "pictures").mkdir()
     Image.fromarray(photographs.cat()).save(tmp_path / "pictures" / "cat.png")
-    result = Result(*run_here("bench", "data", tmp_path / arguments[0], *arguments[1:]))
+    result = CompletedProcess(
+        arguments, *run_here("bench", "data", tmp_path / arguments[0], *arguments[1:])
+    )
     assert result.returncode == 2
     assert word in one_line(result)
 

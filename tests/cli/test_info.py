@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from subprocess import CompletedProcess
 
 import pytest
 import torch
@@ -12,16 +12,9 @@ from PIL import Image
 from skimage import data as photographs
 
 
-@dataclass
-class Result:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
 def info(run_here):
-    return lambda *arguments: Result(*run_here("info", *arguments))
+    return lambda *arguments: CompletedProcess(arguments, *run_here("info", *arguments))
 
 
 def test_it_runs_as_a_program_of_its_own(clip):
