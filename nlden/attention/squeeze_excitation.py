@@ -152,7 +152,9 @@ def _pool_along(x: Tensor, axis: int, window: int, pool: Callable[..., Tensor]) 
     """Pool over the positions of a centred window, along one axis, that lie inside the map."""
     batch, channels, *_ = x.shape
     before, size, after = math.prod(x.shape[2:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
-    if axis == x.ndim - 1:
+    if x.ndim == 4:  # as it is: a map in channels_last stays one
+        flat, kernel = x, (window, 1) if axis == 2 else (1, window)
+    elif axis == x.ndim - 1:
         flat, kernel = x.reshape(batch, channels, before, size), (1, window)
     else:
         flat, kernel = x.reshape(batch, channels * before, size, after), (window, 1)

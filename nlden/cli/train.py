@@ -1,6 +1,5 @@
 """``nlden train``: Lightning's command line over nlden's tasks and data."""
 
-import sys
 import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
@@ -51,9 +50,9 @@ class TrainCLI(LightningCLI):
     def after_fit(self) -> None:
         """Write ``weights.safetensors`` and ``curves.png`` beside the log."""
         trainer = self.trainer
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # which all processes ask for
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         if (description := self._description()) is not None:
             save(self.model.net, folder / "weights.safetensors", description)
@@ -80,7 +79,8 @@ def main(arguments: Sequence[str]) -> None:
     keep_freed_memory()
     # Batches are numbered over the whole training: a resumed one goes on with the next.
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
-    sys.argv = ["nlden train"]  # the parser's name in its help; it warns of other arguments
+    # The processes of several devices are started with sys.argv, which therefore stays as it is.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     quiet = {"exit_on_error": False}
     try:
         TrainCLI(
@@ -90,7 +90,11 @@ def main(arguments: Sequence[str]) -> None:
             subclass_mode_data=True,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={**quiet, **dict.fromkeys(LightningCLI.subcommands(), quiet)},
+            parser_kwargs={
+                "prog": "nlden train",
+                **quiet,
+                **dict.fromkeys(LightningCLI.subcommands(), quiet),
+            },
             args=list(arguments),
         )
     except (ArgumentError, MisconfigurationException, OSError, ValueError) as error:

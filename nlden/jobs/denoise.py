@@ -303,14 +303,14 @@ def choose_model(model: str, source: Path, device: torch.device) -> str:
         device: where the network will run.
 
     Returns:
-        For ``auto`` the video network for videos, on a CPU the fast one for pictures instead, and
-        the base network for pictures.
+        For ``auto`` the base network for pictures and that for videos, on a CPU the fast one for
+        videos.
     """
     if model != "auto":
         return model
     if is_still(source):
         return "image-base"
-    return "image-fast" if device.type == "cpu" else "video-base"
+    return "video-fast" if device.type == "cpu" else "video-base"
 
 
 def open_denoiser(

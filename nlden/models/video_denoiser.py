@@ -241,7 +241,7 @@ class VideoDenoiser(nn.Module):
         besides = besides.to(stem.dtype, memory_format=torch.channels_last)
         more = (0, stem.shape[3] - besides.shape[3], 0, stem.shape[2] - besides.shape[2])
         besides = F.pad(besides, more, mode="replicate")
-        features = self.fusion.body(stem + self.besides[packed_format(fused)](besides))
+        features = self.fusion.body(stem.add_(self.besides[packed_format(fused)](besides)))
         clean = self.fusion.subtract(features, fused, level)
         return Shot(shot.noisy, clean, mean.fused, mean.variance)
 

@@ -44,6 +44,8 @@ class Task(LightningModule):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Timer) and callback._duration:
                 done = max(done, callback.time_elapsed() / callback._duration)
+        if trainer.world_size > 1:  # the clocks differ, the learning rates must not
+            done = trainer.strategy.broadcast(done)
         return min(done, 1.0)
 
     def _factor(self, _: int) -> float:

@@ -67,7 +67,7 @@ def test_a_video_and_a_picture_go_into_a_folder(nlden, clip, decode, tmp_path):
     video, picture = (
         next(x for x in result.stderr.splitlines() if n in x) for n in ("mp4:", "jpg:")
     )
-    assert "image-fast, cpu" in video
+    assert "video-fast, cpu" in video
     assert "image-base, cpu" in picture
 
 

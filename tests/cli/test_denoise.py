@@ -154,7 +154,7 @@ def test_a_dry_run_tells_the_plan_and_a_bound_that_holds(clip, tmp_path):
     plan = json.loads(said)
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
     assert [fate for _, fate in plan["streams"]] == ["encoded: libx264, yuv420p", "copied"]
-    assert (plan["model"], plan["device"], plan["precision"]) == ("image-fast", "cpu", "fp32")
+    assert (plan["model"], plan["device"], plan["precision"]) == ("video-fast", "cpu", "fp32")
     assert (plan["frames"], plan["size"], plan["pieces"]) == (40, [128, 96], 1)
     assert plan["seconds"] == pytest.approx(40 * plan["seconds_per_frame"])
     said, peak = peak_of(*arguments, "--json")

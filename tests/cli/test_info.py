@@ -129,7 +129,7 @@ def test_devices_are_listed(info):
     cpu = hardware["devices"][-1]
     assert cpu["threads"] == torch.get_num_threads()
     assert cpu["precision"] in ("fp32", "bf16")
-    assert cpu["model"] == "image-fast"
+    assert cpu["model"] == "video-fast"
     assert all(isinstance(opens, bool) for opens in hardware["encoders"].values())
     assert not {"libx264", "h264"} & {*hardware["encoders"], *hardware["decoders"]}
     shown = info("--devices").stdout

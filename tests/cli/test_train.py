@@ -32,7 +32,6 @@ def options(tmp_path, monkeypatch):
     for i in range(26):
         imsave(folder / f"{i:02}.png", photographs.cat()[i : i + 40, i * 4 : i * 4 + 48])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["nlden"])
     shown = tmp_path / "shown"
     shown.mkdir()
     (shown / "00.png").write_bytes((folder / "00.png").read_bytes())
@@ -102,6 +101,24 @@ def test_a_resumed_training_goes_on_where_it_stood(options, tmp_path):
     assert steps_of(first) == {0, 1}
     assert len(steps_of(second)) == 3
     assert min(steps_of(second)) > max(steps_of(first))
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(options, tmp_path):
+    given = {
+        "--trainer.devices": "2",
+        "--trainer.strategy": "ddp_find_unused_parameters_true",
+        "--trainer.precision": "32-true",
+        "--trainer.max_time": "00:00:10:00",  # the learning rate follows the clock, too
+        "--trainer.log_every_n_steps": "1",
+    }
+    pairs = [x for pair in (options | given).items() for x in pair]
+    command = [Path(sys.executable).with_name("nlden"), "train", "fit", "--config", RECIPE, *pairs]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 0, result.stderr
+    (log,) = tmp_path.rglob("metrics.csv")
+    assert steps_of(log) == {0, 1}
+    load(log.with_name("weights.safetensors"))
 
 
 @pytest.mark.parametrize(

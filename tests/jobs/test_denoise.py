@@ -167,7 +167,7 @@ def test_reading_is_closed_after_an_error(clip, denoiser, tmp_path):
 @pytest.mark.parametrize(
     ("model", "source", "device", "expected"),
     [
-        ("auto", "a.mp4", "cpu", "image-fast"),
+        ("auto", "a.mp4", "cpu", "video-fast"),
         ("auto", "a.png", "cpu", "image-base"),
         ("auto", "a.mp4", "cuda", "video-base"),
         ("image-base", "a.mp4", "cpu", "image-base"),
