@@ -227,6 +227,17 @@ class VideoDenoiser(nn.Module):
             past: the frame before, as this method returned it; None if there is none.
             following: up to ``ahead`` frames that follow, as :meth:`look` returns them.
         """
+        mean, fused, features = self._gather(shot, level, past, following)
+        clean = self.fusion.subtract(self.fusion.body(features), fused, level)
+        return Shot(shot.noisy, clean, mean.fused, mean.variance)
+
+    def _gather(
+        self, shot: Shot, level: Tensor, past: Shot | None, following: Sequence[Shot]
+    ) -> tuple[Shot, Tensor, Tensor]:
+        """Return the average with the past, the fused frame, and the second network's features.
+
+        On its own, so that what it lays over the frame is gone when the second network runs.
+        """
         mean, before = shot, torch.zeros_like(shot.noisy)
         if past is not None:
             laid = self._lay_over(shot, past)
@@ -241,9 +252,7 @@ class VideoDenoiser(nn.Module):
         besides = besides.to(stem.dtype, memory_format=torch.channels_last)
         more = (0, stem.shape[3] - besides.shape[3], 0, stem.shape[2] - besides.shape[2])
         besides = F.pad(besides, more, mode="replicate")
-        features = self.fusion.body(stem.add_(self.besides[packed_format(fused)](besides)))
-        clean = self.fusion.subtract(features, fused, level)
-        return Shot(shot.noisy, clean, mean.fused, mean.variance)
+        return mean, fused, stem.add_(self.besides[packed_format(fused)](besides))
 
     def _average(self, mean: Shot, level: Tensor, shot: Shot, laid: Shot) -> tuple[Shot, Tensor]:
         """Add a neighbour that lies over ``shot`` to the average of those before.
