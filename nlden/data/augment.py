@@ -10,7 +10,13 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from nlden.media.color import NEUTRAL, YCbCr
-from nlden.noise import compress_jpeg, compress_video, draw_real_noise
+from nlden.noise import (
+    compress_jpeg,
+    compress_video,
+    draw_developed_noise,
+    draw_real_noise,
+    draw_sigma,
+)
 from nlden.noise.estimation import estimate_levels
 from nlden.noise.synthesis import quantize, store_yuv420, white_gaussian, ycbcr_gaussian
 
@@ -51,13 +57,6 @@ def color_jitter(x: Tensor, strength: float, generator: Generator) -> Tensor:
     hue = _uniform(len(x), -strength, strength, generator) * (math.pi / 2)
     x = adjust_saturation(adjust_hue(x, hue), saturation)
     return adjust_contrast(x, contrast).clamp(0, 1)
-
-
-def draw_sigma(n: int, generator: Generator) -> Tensor:
-    """Draw noise levels ``(n,)``: most from 5/255 to 55/255, one in six from 0 to 80/255."""
-    wide = torch.rand(n, generator=generator, device=generator.device) < 1 / 6
-    levels = torch.where(wide, _uniform(n, 0, 80, generator), _uniform(n, 5, 55, generator))
-    return levels / 255
 
 
 def noisy_rgb(clean: Tensor, generator: Generator) -> Mapping[str, Tensor]:
@@ -147,9 +146,11 @@ def noisy_real(clean: Tensor, generator: Generator) -> Mapping[str, Tensor]:
 
 
 def noisy_real_clips(clean: Tensor, generator: Generator) -> Mapping[str, Tensor]:
-    """Make RGB pairs with the noise of cameras that film, as :func:`noisy_real` of photographs.
+    """Make RGB pairs with the noise of video files.
 
-    Half of the batches are compressed as H.264 or H.265 with rate factors 18 to 32.
+    Half of the batches are filmed by cameras (:func:`nlden.noise.draw_real_noise`), the others
+    have noise of tape, of film scans or of an effect (:func:`nlden.noise.draw_developed_noise`);
+    half are compressed as H.264 or H.265 with rate factors 18 to 32.
 
     Args:
         clean: the square frames of each clip below each other, ``(B, 3, T * N, N)``.
@@ -177,8 +178,11 @@ def noisy_real_clips_yuv420(clean: Tensor, generator: Generator) -> Mapping[str,
 
 
 def _filmed(clean: Tensor, generator: Generator) -> Tensor:
-    noisy = draw_real_noise(clean, generator)["noisy"]
-    compressed, codec, crf = _uniform(3, 0, 1, generator).tolist()
+    camera, compressed, codec, crf = _uniform(4, 0, 1, generator).tolist()
+    if camera < 0.5:
+        noisy = draw_real_noise(clean, generator)["noisy"]
+    else:
+        noisy = draw_developed_noise(clean, generator)
     if compressed < 0.5:
         clips = noisy.unflatten(2, (-1, clean.shape[3])).transpose(1, 2)
         name: Literal["h264", "hevc"] = "h264" if codec < 0.5 else "hevc"

@@ -10,7 +10,7 @@ number, ``(B,)`` one a picture, ``(1, C, 1, 1)`` one a channel or ``(B, 1, H, W)
 from nlden.noise.camera import Camera, draw_camera, poisson_gaussian, through_camera
 from nlden.noise.compression import compress_jpeg, compress_video, store_8bit_yuv420
 from nlden.noise.gaussian import blurred_gaussian, covariant_gaussian, upscaled_gaussian
-from nlden.noise.mixture import draw_real_noise
+from nlden.noise.mixture import draw_developed_noise, draw_real_noise, draw_sigma
 from nlden.noise.patterns import banding, film_grain, row_column, salt_and_pepper, speckle
 from nlden.noise.synthesis import quantize, store_yuv420, white_gaussian, ycbcr_gaussian
 
@@ -22,7 +22,9 @@ __all__ = [
     "compress_video",
     "covariant_gaussian",
     "draw_camera",
+    "draw_developed_noise",
     "draw_real_noise",
+    "draw_sigma",
     "film_grain",
     "poisson_gaussian",
     "quantize",

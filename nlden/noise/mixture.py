@@ -1,11 +1,11 @@
-"""Pairs to train denoisers of real photographs with, made from clean pictures."""
+"""Pairs to train denoisers of real photographs and videos with, made from clean pictures."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Generator, Tensor
 
-from nlden.noise.camera import draw_camera, through_camera
+from nlden.noise.camera import draw_camera, poisson_gaussian, through_camera
 from nlden.noise.gaussian import blur_response, filtered
 from nlden.noise.synthesis import quantize
 
@@ -42,9 +42,41 @@ def draw_real_noise(
     n = clean.shape[0]
     camera = draw_camera(n, generator)
     noise = through_camera(clean, camera, generator) - through_camera(clean, camera)
-    smooth, width = torch.rand((2, n), generator=generator, device=generator.device)
-    widths = torch.where(smooth < 0.5, 0.3 + 0.9 * width, 0.0)
-    noise = filtered(noise, blur_response(noise, widths))
+    noise = filtered(noise, blur_response(noise, _draw_widths(n, generator)))
     noisy = quantize((clean if coded is None else coded) + noise)
     sigma = (noisy - clean).square().mean((1, 2, 3)).sqrt()
     return {"noisy": noisy, "clean": clean, "sigma": sigma}
+
+
+def draw_developed_noise(clean: Tensor, generator: Generator) -> Tensor:
+    """Draw noise that arose in the finished picture: of tape, film scans, added grain.
+
+    Any part of its variance, sigma squared where the picture is half of white, is proportional to
+    the picture. That of every other picture, by chance, is smoothed as in :func:`draw_real_noise`,
+    but not weakened by it. No mosaic correlates the rest: it is white. The sum is clipped and
+    rounded to 8 bits.
+
+    Args:
+        clean: ``(B, 3, H, W)`` in [0, 1].
+        generator: source of randomness, on the device of ``clean``.
+
+    Returns:
+        The noisy pictures, of levels as :func:`draw_sigma` draws them.
+    """
+    n = clean.shape[0]
+    sigma, light = draw_sigma(n, generator), torch.rand(n, generator=generator, device=clean.device)
+    noise = poisson_gaussian(clean, 2 * light * sigma**2, (1 - light).sqrt() * sigma, generator)
+    response = blur_response(clean, _draw_widths(n, generator))
+    response = response / response.square().mean((-2, -1), keepdim=True).sqrt()
+    return quantize(clean + filtered(noise - clean, response))
+
+
+def draw_sigma(n: int, generator: Generator) -> Tensor:
+    """Draw noise levels ``(n,)``: most from 5/255 to 55/255, one in six from 0 to 80/255."""
+    wide, low, high = torch.rand((3, n), generator=generator, device=generator.device)
+    return torch.where(wide < 1 / 6, 80 * high, 5 + 50 * low) / 255
+
+
+def _draw_widths(n: int, generator: Generator) -> Tensor:
+    smooth, width = torch.rand((2, n), generator=generator, device=generator.device)
+    return torch.where(smooth < 0.5, 0.3 + 0.9 * width, 0.0)
