@@ -2,7 +2,13 @@ import pytest
 import torch
 from skimage import data as photographs
 
-from nlden.noise import compress_jpeg, draw_real_noise, quantize
+from nlden.noise import (
+    compress_jpeg,
+    draw_developed_noise,
+    draw_real_noise,
+    draw_sigma,
+    quantize,
+)
 
 
 def generator(seed=0):
@@ -62,3 +68,28 @@ def test_what_a_codec_did_is_part_of_the_noise(clean):
     assert change[inside].abs().max() < 1.01 / 255  # two roundings
     assert torch.equal(both["clean"], clean)
     assert (both["sigma"] > plain["sigma"]).double().mean() > 0.8
+
+
+def test_developed_noise_has_the_drawn_level_at_half_of_white_and_is_white_or_coarse():
+    x = torch.full((200, 3, 64, 64), 0.5)
+    noise = draw_developed_noise(x, generator()) - x
+    sigma = draw_sigma(200, generator())  # the first that is drawn
+    inside = (sigma > 3 / 255) & (sigma < 40 / 255)  # neither rounding nor clipping tells
+    assert torch.allclose(noise.std((1, 2, 3))[inside], sigma[inside], rtol=0.05)
+    alike = (noise[..., 1:] * noise[..., :-1]).mean((1, 2, 3)) / noise.square().mean((1, 2, 3))
+    alike = alike[inside]
+    assert 0.4 < (alike.abs() < 0.05).double().mean() < 0.65  # some blurs are under half a pixel
+    assert alike.max() > 0.6
+
+
+def test_developed_noise_grows_with_the_picture_in_part():
+    tones = torch.tensor([0.25, 0.75]).repeat_interleave(64).view(1, 1, 1, 128)
+    x = tones.expand(100, 3, 64, 128)
+    noise = draw_developed_noise(x, generator()) - x
+    sigma = draw_sigma(100, generator())
+    inside = (sigma > 5 / 255) & (sigma < 20 / 255)
+    ratio = (noise[..., 68:124].std((1, 2, 3)) / noise[..., 4:60].std((1, 2, 3)))[inside]
+    # From none of the variance to all of it is proportional: from 1 to the root of 3.
+    assert ratio.min() < 1.1
+    assert ratio.max() == pytest.approx(3**0.5, rel=0.08)
+    assert draw_developed_noise(x[:2], generator()).equal(draw_developed_noise(x[:2], generator()))
