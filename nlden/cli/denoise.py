@@ -257,12 +257,18 @@ def command(
 
     from nlden.cli.denoise_run import Stop, run_all
     from nlden.cli.denoise_try import Show, run_preview, show_plans
-    from nlden.inference.engines import DeviceError, choose_device, keep_freed_memory
+    from nlden.inference.engines import (
+        DeviceError,
+        choose_device,
+        keep_freed_memory,
+        return_freed_memory,
+    )
     from nlden.jobs.batch import PlanError, plan
     from nlden.jobs.denoise import Request, choose_model, open_denoiser
     from nlden.jobs.journal import kept_setting
     from nlden.jobs.levels import Noise
     from nlden.media.interlacing import MODES
+    from nlden.media.stills import is_still
     from nlden.media.writer import Encoding
     from nlden.models.pretrained import WeightsError
 
@@ -271,7 +277,6 @@ def command(
     show = None
     if instant is not None or sample is not None:
         show = Show(instant, sample)
-    keep_freed_memory()
     torch.manual_seed(seed)
     request = Request(
         Noise(*noise),
@@ -296,6 +301,10 @@ def command(
             skip_existing=skip_existing or (resume and not overwrite),
             preview=instant is not None,
         )
+        if all(is_still(item.source) for item in items):
+            return_freed_memory()
+        else:
+            keep_freed_memory()
         where = choose_device(device)
         kinds = []
         for item in items:

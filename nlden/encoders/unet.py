@@ -116,6 +116,15 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the refined features."""
+        return self.refine([x])
+
+    def refine(self, features: list[Tensor]) -> Tensor:
+        """Take the features out of a list and refine them.
+
+        The caller of :meth:`forward` holds its features until the end: one of four maps of the
+        finest level that are alive at a time.
+        """
+        x = features.pop()
         skips = []
         for blocks, down in zip(self.encoder, self.down, strict=True):
             x = blocks(x)

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nlden.attention import NonLocal2d, SqueezeExcitation
 from nlden.evaluation.attention import peak_memory
-from nlden.inference.engines import choose_device, keep_freed_memory, synchronize
+from nlden.inference.engines import choose_device, return_freed_memory, synchronize
 from nlden.jobs.denoise import open_denoiser
 from nlden.media.color import YCbCr
 from nlden.media.probe import Layout
@@ -183,7 +183,7 @@ def picture_cost(model: str, device: str, precision: str, megapixels: float) -> 
 
 
 def _picture_cost(model: str, device: str, precision: str, megapixels: float) -> Cost:
-    keep_freed_memory()
+    return_freed_memory()
     denoiser = open_denoiser(model, choose_device(device), precision, None)
     height = round((megapixels * 1e6 / 1.5) ** 0.5)
     generator = torch.Generator().manual_seed(0)

@@ -14,7 +14,7 @@ class DeviceError(ValueError):
     """A device is not there. The message is one line for the user."""
 
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
@@ -24,11 +24,24 @@ def keep_freed_memory() -> None:
     takes up to a quarter of a network's time on CPUs. This changes the whole process, so that only
     programs call it, not libraries. Without glibc nothing happens.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_MAX, 0)
-    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    if (libc := _glibc()) is not None:
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def return_freed_memory() -> None:
+    """Let the C library give large buffers back to the system as soon as they are freed.
+
+    The contrary of :func:`keep_freed_memory`, for large pictures: where buffers of many sizes of
+    hundreds of megabytes follow each other, those that are kept do not fit each other. Without
+    glibc nothing happens.
+    """
+    if (libc := _glibc()) is not None:
+        libc.mallopt(_M_MMAP_THRESHOLD, 4 << 20)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 def synchronize(device: torch.device) -> None:

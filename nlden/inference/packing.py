@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nlden.media.color import NEUTRAL, YCbCr, pack_yuv420, unpack_yuv420
+from nlden.media.probe import SUBSAMPLING
 from nlden.noise.estimation import Levels
 
 # Interpolating chroma to the size of luma keeps this share of the variance of its noise.
@@ -43,6 +44,17 @@ class Packing:
         return self.kind in ("yuv420", "gray") and "yuv420" in self.formats
 
     @property
+    def scales(self) -> list[tuple[float, float]]:
+        """Return how many samples of each plane, down and across, lie on a packed position."""
+        across, down = SUBSAMPLING.get(self.kind, (1, 1))
+        return [(2, 2), (2 / down, 2 / across)][: 1 if self.kind in ("gray", "rgb") else 2]
+
+    @property
+    def reach(self) -> int:
+        """How far, on the packed grid, a sample of a plane reaches on its way in and out."""
+        return 0 if self._by_planes or self.kind in ("gray", "rgb") else 4
+
+    @property
     def sigma(self) -> tuple[float, float]:
         """Return the levels of luma and chroma to tell the network."""
         luma, chroma = self.levels.luma, self.levels.chroma
@@ -73,10 +85,11 @@ class Packing:
         elif self.kind == "rgb":
             rgb = values[0]
         else:
+            across, down = SUBSAMPLING[self.kind]
             wide = F.interpolate(
-                values[1][None], size=(height, width), mode="bilinear", align_corners=False
+                values[1][None], scale_factor=(down, across), mode="bilinear", align_corners=False
             )
-            rgb = self.color.to_rgb(torch.cat([values[0], wide[0]]))
+            rgb = self.color.to_rgb(torch.cat([values[0], wide[0, :, :height, :width]]))
         even = F.pad(rgb[None], (0, width % 2, 0, height % 2), mode="replicate")
         return F.pixel_unshuffle(even, 2)
 
@@ -97,5 +110,7 @@ class Packing:
         if self.kind == "rgb":
             return [rgb]
         planes = self.color.from_rgb(rgb) - self.color.offsets().to(rgb)[:, None, None]
-        size = (values[1].shape[1], values[1].shape[2])
-        return [planes[:1], F.adaptive_avg_pool2d(planes[1:], size)]
+        across, down = SUBSAMPLING[self.kind]
+        more = (0, -width % across, 0, -height % down)
+        chroma = F.avg_pool2d(F.pad(planes[None, 1:], more, mode="replicate"), (down, across))
+        return [planes[:1], chroma[0]]

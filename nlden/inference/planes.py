@@ -1,7 +1,7 @@
 """Denoise the planes of pictures and videos as files store them."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -101,6 +101,26 @@ class PlaneDenoiser:
         """
         return PlaneStream(self, layout, color, levels, strength, past)
 
+    def by_tiles(
+        self, run: Callable[..., Sequence[Tensor]], planes: Sequence[Tensor], packing: Packing
+    ) -> Sequence[Tensor]:
+        """Apply what takes and returns planes to those of a large picture, tile by tile.
+
+        Of the whole picture nothing is held but what goes in and what comes out.
+
+        Args:
+            run: takes planes and returns planes, by this network of images.
+            planes: those of the picture.
+            packing: the way that ``run`` takes them through the network.
+        """
+        reach, grid = self.network.reach, self.network.grid
+        if reach is None:
+            return run(*planes)
+        tile = (self.tile or DEFAULT_TILE) // 2
+
+        reach += packing.reach
+        return tiled(lambda *p: tuple(run(*p)), planes, planes, tile, reach, grid, packing.scales)
+
 
 class ChangeStream:
     """Frames in, what denoising adds to them out.
@@ -112,12 +132,11 @@ class ChangeStream:
     """
 
     def __init__(self, denoiser: PlaneDenoiser, packing: Packing, past: Shot | None = None) -> None:
-        self._network, self._packing = denoiser.network, packing
-        self._tile = (denoiser.tile or DEFAULT_TILE) // 2
+        self._denoiser, self._packing = denoiser, packing
         self._video: VideoStream | None = None
         if isinstance(denoiser.network, VideoDenoiser):
-            state = StreamState(past)
-            self._video = VideoStream(denoiser.network, self._tile, state)
+            tile = (denoiser.tile or DEFAULT_TILE) // 2
+            self._video = VideoStream(denoiser.network, tile, StreamState(past))
         self._waiting: deque[Sequence[Tensor]] = deque()
 
     @property
@@ -138,33 +157,30 @@ class ChangeStream:
         Returns:
             For each frame that is ready the change of its planes, and what the next depends on.
         """
+        if self._video is None:
+            return [([*self._denoiser.by_tiles(self.once, values, self._packing)], None)]
         packed = self._packing.enter(values)
-        if self._video is not None:
-            ready = self._video.push(packed, packed.new_tensor([self._packing.sigma]), cut=cut)
-            self._waiting.append(values)
-            return self._leave(ready)
-        change = self._clean(packed) - packed
-        return [(self._packing.leave(change, values), None)]
+        ready = self._video.push(packed, packed.new_tensor([self._packing.sigma]), cut=cut)
+        self._waiting.append(values)
+        return self._leave(ready)
 
     @torch.inference_mode()
     def finish(self) -> list[tuple[list[Tensor], Shot | None]]:
         """Return the frames that no other follows."""
         if self._video is None:
             return []
-        sigma = torch.tensor([self._packing.sigma], device=next(self._network.parameters()).device)
+        sigma = torch.tensor([self._packing.sigma], device=self._denoiser.device)
         return self._leave(self._video.finish(sigma))
 
     def _leave(self, shots: Sequence[Shot]) -> list[tuple[list[Tensor], Shot | None]]:
         return [(self._packing.leave(s.clean - s.noisy, self._waiting.popleft()), s) for s in shots]
 
-    def _clean(self, packed: Tensor) -> Tensor:
-        assert isinstance(self._network, ImageDenoiser)
-        network, level = self._network, packed.new_tensor([self._packing.sigma])
-        if network.reach is None:
-            return network(packed, level)
-        reach, grid = network.reach, network.grid
-        (clean,) = tiled(lambda x: (network(x, level),), [packed], self._tile, reach, grid)
-        return clean
+    @torch.inference_mode()
+    def once(self, *values: Tensor) -> list[Tensor]:
+        """Return what a network of images adds to a picture, in one piece."""
+        packed = self._packing.enter(values)
+        clean = self._denoiser.network(packed, packed.new_tensor([self._packing.sigma]))
+        return self._packing.leave(clean.sub_(packed), values)
 
 
 class PlaneStream:
@@ -179,10 +195,10 @@ class PlaneStream:
         strength: tuple[float, float] = (1.0, 1.0),
         past: Shot | None = None,
     ) -> None:
-        self._device, self._layout, self._color = denoiser.device, layout, color
+        self._denoiser, self._layout, self._color = denoiser, layout, color
         self._luma, self._chroma = strength
-        packing = Packing(layout.kind, color, levels, denoiser.network.formats)
-        self._changes = ChangeStream(denoiser, packing, past)
+        self._packing = Packing(layout.kind, color, levels, denoiser.network.formats)
+        self._changes = ChangeStream(denoiser, self._packing, past)
         # At strength 0 the network is not asked.
         gray = layout.kind == "gray"
         self._keeps = self._luma == 0 and (gray or self._chroma == 0)
@@ -206,9 +222,17 @@ class PlaneStream:
         """
         if self._keeps:
             return [(planes, None)]
+        if isinstance(self._denoiser.network, ImageDenoiser):
+            return [(tuple(self._denoiser.by_tiles(self._once, planes, self._packing)), None)]
         self._waiting.append(planes)
-        values = [to_device(p, self._device).float() / self._layout.white for p in planes]
-        return self._round(self._changes.push(values, cut=cut))
+        return self._round(self._changes.push(self._values(planes), cut=cut))
+
+    def _once(self, *planes: Tensor) -> Planes:
+        return self._changed(planes, self._changes.once(*self._values(planes)))
+
+    def _values(self, planes: Planes) -> list[Tensor]:
+        device, white = self._denoiser.device, self._layout.white
+        return [to_device(p, device).float() / white for p in planes]
 
     def finish(self) -> list[tuple[Planes, Shot | None]]:
         """Return the frames that no other follows; see :meth:`push`."""

@@ -105,7 +105,7 @@ class VideoStream:
         def look(noisy: Tensor, level: Tensor) -> tuple[Tensor]:
             return (self.network.look(noisy, level).clean,)
 
-        (clean,) = self._tiled(look, [noisy, level])
+        (clean,) = self._tiled(look, [noisy, level], [noisy])
         shot = Shot(noisy, clean, noisy, torch.ones_like(level))
         pending = (*self.state.pending, shot)
         self.state = StreamState(self.state.past, pending)
@@ -138,14 +138,18 @@ class VideoStream:
             return done.clean, done.fused, done.variance
 
         maps = [level, *(part[name] for part in parts for name in names)]
-        done = Shot(shot.noisy, *self._tiled(denoise, maps))
+        like = [shot.noisy, shot.noisy, level]
+        done = Shot(shot.noisy, *self._tiled(denoise, maps, like))
         self.state = StreamState(done, tuple(following))
         return done
 
     def _tiled(
-        self, network: Callable[..., tuple[Tensor, ...]], maps: Sequence[Tensor]
+        self,
+        network: Callable[..., tuple[Tensor, ...]],
+        maps: Sequence[Tensor],
+        like: Sequence[Tensor],
     ) -> tuple[Tensor, ...]:
         reach = self.network.reach
         if self.tile is None or reach is None:
             return network(*maps)
-        return tiled(network, maps, self.tile, reach, self.network.grid)
+        return tiled(network, maps, like, self.tile, reach, self.network.grid)

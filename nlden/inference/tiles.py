@@ -2,16 +2,21 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 from torch import Tensor
+
+Scale: TypeAlias = tuple[float, float]
 
 
 def tiled(
     network: Callable[..., tuple[Tensor, ...]],
     maps: Sequence[Tensor],
+    like: Sequence[Tensor],
     tile: int,
     reach: int,
     grid: int,
+    scales: Sequence[Scale] | None = None,
 ) -> tuple[Tensor, ...]:
     """Apply a network tile by tile.
 
@@ -19,31 +24,45 @@ def tiled(
     put in place, so that nothing is blended and no seam can arise.
 
     Args:
-        network: takes a tile of each map, ``(B, C, h, w)``, and returns maps ``(B, D, h, w)``.
-        maps: what it is applied to, each ``(B, C, H, W)``.
+        network: takes a tile of each map, ``(*, h, w)``, and returns maps ``(*, h, w)``.
+        maps: what it is applied to, each ``(*, H, W)``.
+        like: maps of the shapes and types of those that it returns, on whose device they are
+            put together.
         tile: largest extent of a tile without its halo; at least ``grid`` is taken.
         reach: how many positions away an input changes an output.
         grid: tiles and halos start at multiples of this.
+        scales: how many samples, down and across, each map, and the map that is returned in its
+            place, has for a position by which tiles are measured; None is one of every map. On
+            the grid they must be whole numbers.
 
     Returns:
         What ``network(*maps)`` returns.
     """
-    height, width = maps[0].shape[2:]
+    scales = scales or [(1, 1)] * len(maps)
+    height, width = (
+        max(math.ceil(m.shape[axis] / s[axis]) for m, s in zip(maps, scales, strict=True))
+        for axis in (-2, -1)
+    )
     if max(height, width) <= tile:
         return network(*maps)
     halo = math.ceil(reach / grid) * grid
-    outputs: tuple[Tensor, ...] = ()
+    outputs = tuple(t.new_empty(t.shape) for t in like)
     for top, bottom in _spans(height, tile, grid):
         for left, right in _spans(width, tile, grid):
             above, before = max(0, top - halo), max(0, left - halo)
-            seen = (..., slice(above, bottom + halo), slice(before, right + halo))
-            pieces = network(*(m[seen] for m in maps))
-            if not outputs:
-                outputs = tuple(p.new_empty(*p.shape[:2], height, width) for p in pieces)
-            inner = (..., slice(top - above, bottom - above), slice(left - before, right - before))
-            for output, piece in zip(outputs, pieces, strict=True):
-                output[..., top:bottom, left:right] = piece[inner]
+            seen = [_window(s, above, bottom + halo, before, right + halo) for s in scales]
+            pieces = network(*(m[where] for m, where in zip(maps, seen, strict=True)))
+            for output, piece, scale in zip(outputs, pieces, scales, strict=False):
+                inner = (top - above, bottom - above, left - before, right - before)
+                output[_window(scale, top, bottom, left, right)] = piece[_window(scale, *inner)]
     return outputs
+
+
+def _window(scale: Scale, top: int, bottom: int, left: int, right: int) -> tuple[Any, ...]:
+    """Return the part of a map that lies over some positions, as an index."""
+    (down, across) = scale
+    rows = slice(int(top * down), math.ceil(bottom * down))
+    return (..., rows, slice(int(left * across), math.ceil(right * across)))
 
 
 def _spans(extent: int, tile: int, grid: int) -> Iterator[tuple[int, int]]:

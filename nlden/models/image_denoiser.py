@@ -101,7 +101,7 @@ class ImageDenoiser(nn.Module):
     def _denoise(self, packed: Tensor, sigma: Tensor | float) -> Tensor:
         packed = packed.float()
         level = noise_map(sigma, packed)
-        return self.subtract(self.body(self.enter(packed, level)), packed, level)
+        return self.subtract(self.body.refine([self.enter(packed, level)]), packed, level)
 
     def enter(self, packed: Tensor, level: Tensor) -> Tensor:
         """Return the features of a packed picture, before the body.

@@ -228,15 +228,16 @@ class VideoDenoiser(nn.Module):
             following: up to ``ahead`` frames that follow, as :meth:`look` returns them.
         """
         mean, fused, features = self._gather(shot, level, past, following)
-        clean = self.fusion.subtract(self.fusion.body(features), fused, level)
+        clean = self.fusion.subtract(self.fusion.body.refine(features), fused, level)
         return Shot(shot.noisy, clean, mean.fused, mean.variance)
 
     def _gather(
         self, shot: Shot, level: Tensor, past: Shot | None, following: Sequence[Shot]
-    ) -> tuple[Shot, Tensor, Tensor]:
+    ) -> tuple[Shot, Tensor, list[Tensor]]:
         """Return the average with the past, the fused frame, and the second network's features.
 
-        On its own, so that what it lays over the frame is gone when the second network runs.
+        On its own, so that what it lays over the frame is gone when the second network runs; the
+        features for :meth:`nlden.encoders.UNet.refine`.
         """
         mean, before = shot, torch.zeros_like(shot.noisy)
         if past is not None:
@@ -252,7 +253,7 @@ class VideoDenoiser(nn.Module):
         besides = besides.to(stem.dtype, memory_format=torch.channels_last)
         more = (0, stem.shape[3] - besides.shape[3], 0, stem.shape[2] - besides.shape[2])
         besides = F.pad(besides, more, mode="replicate")
-        return mean, fused, stem.add_(self.besides[packed_format(fused)](besides))
+        return mean, fused, [stem.add_(self.besides[packed_format(fused)](besides))]
 
     def _average(self, mean: Shot, level: Tensor, shot: Shot, laid: Shot) -> tuple[Shot, Tensor]:
         """Add a neighbour that lies over ``shot`` to the average of those before.

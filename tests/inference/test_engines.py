@@ -71,6 +71,30 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+RESIDENT = """
+import torch
+from nlden.inference.engines import return_freed_memory
+return_freed_memory()
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+torch.ones(1)
+before = resident()
+pieces = [torch.ones(2 << 20) for _ in range(20)]  # 8 MiB each
+assert resident() - before > 100 << 20
+last = pieces.pop()
+del pieces  # under a piece that stays
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library is not glibc")
+def test_freed_memory_is_returned():
+    command = [sys.executable, "-c", RESIDENT]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(result.stdout) < 40 << 20
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library is not glibc")
 def test_freed_memory_is_kept():
     faults = {}

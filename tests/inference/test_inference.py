@@ -78,7 +78,7 @@ def test_tiles_give_what_the_whole_gives(base, size, tile, channels):
     x = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         whole = base(x, 0.1)
-        (pieces,) = tiled(lambda y: (base(y, 0.1),), [x], tile, base.reach, base.grid)
+        (pieces,) = tiled(lambda y: (base(y, 0.1),), [x], [x], tile, base.reach, base.grid)
     assert (whole - pieces).abs().max() < 1e-4
 
 
@@ -91,7 +91,7 @@ def test_tiles_are_really_used_and_reach_is_needed(base):
         return (base(y, 0.1),)
 
     with torch.inference_mode():
-        (without_halo,) = tiled(network, [x], 64, 0, base.grid)
+        (without_halo,) = tiled(network, [x], [x], 64, 0, base.grid)
         whole = base(x, 0.1)
     assert len(sizes) == 4
     assert (whole - without_halo).abs().max() > 1e-4

@@ -35,7 +35,7 @@ def test_tiles_give_what_the_whole_gives(size, tile, reach, grid, blocks):
     def both(y, other):
         return network(y, reach, inner), other
 
-    pieces, same = tiled(both, [x, -x], tile, whole_reach, grid)
+    pieces, same = tiled(both, [x, -x], [x, x], tile, whole_reach, grid)
     # Sums of integers are exact, but the mean of a block is rounded.
     assert torch.allclose(pieces, network(x, reach, inner), rtol=1e-12)
     assert torch.equal(same, -x)
@@ -60,7 +60,7 @@ def test_pieces_are_as_small_as_asked_and_lie_on_the_grid(size, tile, reach, gri
         extents.append((top, left, *piece.shape[2:]))
         return (piece,)
 
-    assert torch.equal(*tiled(watch, [places], tile, reach, grid), places)
+    assert torch.equal(*tiled(watch, [places], [places], tile, reach, grid), places)
     if max(size) <= tile:
         assert extents == [(0, 0, height, width)]
         return
