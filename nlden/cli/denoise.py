@@ -277,7 +277,6 @@ def command(
     show = None
     if instant is not None or sample is not None:
         show = Show(instant, sample)
-    torch.manual_seed(seed)
     request = Request(
         Noise(*noise),
         strength,
@@ -305,6 +304,7 @@ def command(
             return_freed_memory()
         else:
             keep_freed_memory()
+        torch.manual_seed(seed)
         where = choose_device(device)
         kinds = []
         for item in items:

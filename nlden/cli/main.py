@@ -1,7 +1,6 @@
 """``nlden``: the commands and how their errors are shown."""
 
 import logging
-import os
 import signal
 import sys
 import warnings
@@ -64,8 +63,6 @@ def _terminate(number: int, frame: object) -> None:
 def main() -> None:
     """Run the command line; an error is one line on stderr and a non-zero exit."""
     signal.signal(signal.SIGTERM, _terminate)
-    # PyTorch asks Linux for huge pages: fetching new memory takes a fraction of the time.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     # What Pillow finds wrong is told in one line, by us.
     warnings.filterwarnings("ignore", module="PIL")
     logging.getLogger("PIL").addHandler(logging.NullHandler())

@@ -107,6 +107,19 @@ def test_tiles_change_nothing(network, kind, size, tile):
         assert torch.allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_codes_in_tiles_are_those_of_the_whole(network, kind):
+    layout, levels = Layout(kind, 10), Levels(0.1, 0.05)
+    planes = codes(layout, (157, 121))
+    whole, pieces = (
+        PlaneDenoiser(network, CPU, torch.float32, t)(planes, layout, COLOR, levels)
+        for t in (None, 48)
+    )
+    for a, b in zip(whole, pieces, strict=True):
+        assert a.dtype == b.dtype == torch.int32
+        assert (a - b).abs().max() <= 1  # a code may fall on either side of a half
+
+
 def test_grey_is_luma_beside_neutral_chroma_without_noise(denoiser):
     (luma,) = values("gray", (21, 34))
     neutral = torch.full((2, 11, 17), NEUTRAL)
