@@ -12,7 +12,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nlden.attention import NonLocal2d, SqueezeExcitation
+from nlden.attention import NonLocal2d
 
 Slot = Callable[[int], nn.Module]
 """Builds an attention block for a number of channels."""
@@ -95,14 +95,16 @@ class UNet(nn.Module):
         """How many positions away an input changes an output; None: any distance.
 
         Every 3x3 convolution reaches one position of its level further and every change of level
-        less than one; the attention blocks know their own reach.
+        less than one; attention blocks tell their own ``reach``, any distance where they do not.
         """
+        gates = [b.attention for b in self.coarsest.modules() if isinstance(b, ResidualBlock)]
         total = 0
-        for module in self.modules():
-            if isinstance(module, (NonLocal2d, SqueezeExcitation)):
-                if module.reach is None:
-                    return None
-                total += module.reach * self.stride
+        for block in (*gates, self.coarsest[1]):
+            if block is None or isinstance(block, nn.Identity):
+                continue
+            if (reach := getattr(block, "reach", None)) is None:
+                return None
+            total += reach * self.stride
         for index, blocks in enumerate([*self.encoder, self.coarsest[0]]):
             convolutions = 4 * len(blocks)  # two of each block, on both sides
             total += (convolutions + 2) * 2**index

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from nlden.attention import CBAM, DualAttention, NonLocal2d, SqueezeExcitation
 from nlden.encoders import ResidualBlock, UNet
 
 
@@ -51,3 +52,22 @@ def test_reach_bounds_what_an_input_touches(widths, blocks):
         assert furthest <= body.reach
         assert furthest > body.reach // 2
     assert body.stride == 2 ** (len(widths) - 1)
+
+
+def test_attention_tells_its_reach_or_reaches_everywhere():
+    def reach(gate=None, bottleneck=None):
+        return UNet((4, 16), (1, 1), gate=gate, bottleneck=bottleneck).reach
+
+    def squeeze(channels):
+        return SqueezeExcitation(channels, window=5)
+
+    def near(channels):
+        return NonLocal2d(channels, window=8, block=4)
+
+    plain = reach()
+    assert reach(torch.nn.Identity, torch.nn.Identity) == plain
+    assert reach(squeeze) == plain + 2 * (2 * 2)  # two gates, of two positions of stride two
+    assert reach(squeeze, near) == plain + 2 * (2 * 2) + 2 * 5
+    for block in (SqueezeExcitation, CBAM, NonLocal2d, DualAttention):
+        assert reach(block) is None
+        assert reach(squeeze, block) is None
