@@ -49,8 +49,9 @@ def tiled(
     outputs = tuple(t.new_empty(t.shape) for t in like)
     for top, bottom in _spans(height, tile, grid):
         for left, right in _spans(width, tile, grid):
+            # Where a tile begins decides where blocks lie; where it ends does not.
             above, before = max(0, top - halo), max(0, left - halo)
-            seen = [_window(s, above, bottom + halo, before, right + halo) for s in scales]
+            seen = [_window(s, above, bottom + reach, before, right + reach) for s in scales]
             pieces = network(*(m[where] for m, where in zip(maps, seen, strict=True)))
             for output, piece, scale in zip(outputs, pieces, scales, strict=False):
                 inner = (top - above, bottom - above, left - before, right - before)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from nlden.inference.engines import synchronize
-from nlden.inference.planes import DEFAULT_TILE, PlaneDenoiser, Planes
+from nlden.inference.planes import PlaneDenoiser, Planes
 from nlden.jobs.cleaning import Stream
 from nlden.jobs.denoise import Request, clean_still, denoise_video, expected_frames
 from nlden.jobs.inspect import fates
@@ -176,7 +176,7 @@ def _report(
     seconds: float,
     more: int,
 ) -> DryRun:
-    tile = denoiser.tile or DEFAULT_TILE
+    tile = denoiser.extent
     pieces = math.prod(math.ceil(extent / tile) for extent in size)
     peak = peak_memory()
     card = None
