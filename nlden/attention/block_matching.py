@@ -147,11 +147,15 @@ def _windows(pixels: Tensor, corners: Tensor, block: int, before: int, after: in
         ``(B, rows, columns, extent, extent, C)``.
     """
     batch, height, width, channels = pixels.shape
-    steps = torch.arange(-before, block + after, device=pixels.device)
-    top, left = corners.unbind(-1)
-    y = (top[..., None] + steps).clamp(0, height - 1)
-    x = (left[..., None] + steps).clamp(0, width - 1)
-    first = torch.arange(batch, device=pixels.device).view(-1, 1, 1, 1, 1) * (height * width)
-    index = first + y[..., :, None] * width + x[..., None, :]
-    flat = pixels.reshape(-1, channels)
-    return flat.index_select(0, index.flatten()).view(*index.shape, channels)
+    extent = before + block + after
+    # Columns are repeated as often as a window is wide: one that lies farther out shows the same.
+    first, last = (pixels[:, :, i : i + 1].expand(-1, -1, extent, -1) for i in (0, width - 1))
+    wide = torch.cat([first, pixels, last], dim=2)
+    top, left = (corners - before).unbind(-1)
+    y = (top[..., None] + torch.arange(extent, device=pixels.device)).clamp(0, height - 1)
+    x = left.clamp(-extent, width) + extent
+    picture = torch.arange(batch, device=pixels.device).view(-1, 1, 1, 1)
+    starts = (picture * height + y) * wide.shape[2] + x[..., None]
+    # Rows of windows are copied whole, pixels one by one take ten times as long.
+    rows = wide.flatten().unfold(0, extent * channels, channels)
+    return rows.index_select(0, starts.flatten()).view(*starts.shape, extent, channels)

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -25,4 +26,8 @@ def project(layer: nn.Module, x: Tensor) -> Tensor:
     """Apply a convolution of one, two or three dimensions in the precision of ``x``."""
     assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return layer._conv_forward(x, layer.weight.to(x.dtype), bias)
+    weight = layer.weight.to(x.dtype)
+    if weight[0, 0].numel() == 1 and x.ndim > 3 and x.stride(1) == 1:
+        # In channels_last a 1x1 convolution is one product of matrices, and stays channels_last.
+        return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
+    return layer._conv_forward(x, weight, bias)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nlden.attention.block_matching import copy_blocks, match_blocks
+from nlden.attention.squeeze_excitation import box_mean
 from nlden.models.image_denoiser import (
     PACKED,
     ImageDenoiser,
@@ -92,11 +93,13 @@ class Mismatch(nn.Module):
     def forward(self, clean: Tensor, fused: Tensor, variance: Tensor) -> Tensor:
         """Return the variance of the mismatch."""
         squares = torch.cat([_mean_square(clean), _mean_square(fused)], dim=1)
-        near = F.avg_pool2d(squares, _NEAR, stride=1, padding=_NEAR // 2, count_include_pad=False)
+        near = box_mean(squares, _NEAR)
         x = torch.cat([clean, fused, variance, near.sqrt()], dim=1)
         x = x.to(self.hidden.weight.dtype, memory_format=torch.channels_last)
         stem = self.stems[packed_format(clean)]
-        rest, factor = self.tail(F.relu(self.hidden(F.relu(stem(x))))).float().split(2, dim=1)
+        y = self.tail(F.relu(self.hidden(F.relu(stem(x)))))
+        # Planes that lie apart: logarithms and powers of interleaved ones take many times as long.
+        rest, factor = y.to(near.dtype, memory_format=torch.contiguous_format).split(2, dim=1)
         return F.softplus(rest) + factor.exp() * near[:, :2]
 
 
