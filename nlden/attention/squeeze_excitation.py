@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nlden.attention.affinity import tracing
 from nlden.attention.layers import (
     batch_norm,
     check_map,
@@ -22,6 +23,8 @@ from nlden.attention.layers import (
     squeezed_width,
 )
 from nlden.attention.precision import at_least_float32, full_precision
+
+_PIECE = 1 << 22  # numbers of a large map that are gated at a time
 
 
 class SqueezeExcitation(nn.Module):
@@ -127,27 +130,45 @@ class SqueezeExcitation(nn.Module):
             largest = _maximum_along(largest, axis, self.window)
         return (mean + largest) / 2
 
-    def gates(self, x: Tensor) -> Tensor:
-        """Return the gates, ``(B, C, 1, ...)`` or, with a window, ``(B, C, *size)``."""
-        if self.window is None or self.maximum or self.fc2 is None:
-            y = self._linear(self.fc1, self.squeeze(x))
-        else:  # The mean of the few projections is the projection of the mean.
-            y = box_mean(self._linear(self.fc1, at_least_float32(x)), self.window)
+    def excite(self, y: Tensor) -> Tensor:
+        """Return the gates of what the first layer has made of the squeezed map."""
         if self.fc2 is not None:
             if self.norm is not None:
                 y = batch_norm(self.norm, y)
             y = self._linear(self.fc2, self.activation(y))
         return self.gate(y)
 
-    @staticmethod
-    def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-        return linear(layer, x.movedim(1, -1)).movedim(-1, 1)
-
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` times its gate."""
         check_map(x, self.channels)
         with full_precision(x):
-            return (x * self.gates(x)).to(x.dtype)
+            if self.window is not None and self.fc2 is not None and not self.maximum:
+                return self._gate_windows(x, self.window)
+            squeezed = self._linear(self.fc1, self.squeeze(x))
+            return (x * self.excite(squeezed)).to(x.dtype)
+
+    def _gate_windows(self, x: Tensor, window: int) -> Tensor:
+        """Return ``x`` times its gate: the mean of the few projections projects the mean.
+
+        Of large maps only these are made whole.
+        """
+        step = x.shape[2]
+        if not (self.training or torch.is_grad_enabled() or tracing()):
+            step = max(1, step * _PIECE // x.numel())
+        pieces = x.split(step, dim=2)
+        narrow = [self._linear(self.fc1, at_least_float32(piece)) for piece in pieces]
+        gates = box_mean(_joined(narrow), window).split(step, dim=2)
+        return _joined(
+            [(p * self.excite(g)).to(x.dtype) for p, g in zip(pieces, gates, strict=True)]
+        )
+
+    @staticmethod
+    def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+        return linear(layer, x.movedim(1, -1)).movedim(-1, 1)
+
+
+def _joined(pieces: list[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
 
 
 def box_mean(x: Tensor, window: int) -> Tensor:

@@ -6,13 +6,18 @@ levels that it was trained on (S. Mohan et al., ICLR 2020).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nlden.attention import NonLocal2d
+from nlden.attention.affinity import tracing
+
+_STRIP = 16 << 20  # bytes of the rows of a map that are refined at a time
+_LARGE = 4 * _STRIP  # bytes of a map from which that is worth it
 
 Slot = Callable[[int], nn.Module]
 """Builds an attention block for a number of channels."""
@@ -40,6 +45,51 @@ class ResidualBlock(nn.Module):
         y = self.conv2(F.relu(self.conv1(x), inplace=True))
         # Large pictures: one map less is alive, and nothing needs the convolution's own result.
         return y.add_(x) if self.attention is None else x + self.attention(y)
+
+    def in_place(self, x: Tensor, step: int) -> Tensor:
+        """Return the refined features in the place of ``x``, made some rows at a time.
+
+        Of a large picture one map is alive instead of four, and no memory is fetched for others.
+        Only for blocks without attention, and without gradients.
+
+        Args:
+            x: ``(B, C, H, W)``.
+            step: how many rows at a time, at least three.
+        """
+        height = x.shape[2]
+        # Zeros above the first row; later the last two rows that the second convolution has seen.
+        form = torch.channels_last
+        size = (x.shape[0], x.shape[1], step + 8, x.shape[3])
+        middle = torch.zeros(size, dtype=x.dtype, device=x.device).to(memory_format=form)
+        held, top, bottom = 1, 0, 0
+        while bottom < height:
+            bottom = height if height - bottom < step + 4 else bottom + step
+            # Each convolution lags a row behind what it sees, but at the end of the map.
+            seen = x[:, :, max(0, top - 2) : bottom]
+            if top == 0 or bottom == height:
+                seen = F.pad(seen, (0, 0, int(top == 0), int(bottom == height)))
+            more = _valid_rows(self.conv1, seen)
+            filled = held + more.shape[2]
+            torch.clamp_min(more, 0, out=middle[:, :, held:filled])
+            if bottom == height:
+                middle[:, :, filled] = 0
+                filled += 1
+            y = _valid_rows(self.conv2, middle[:, :, :filled])
+            first = max(0, top - 2)
+            x[:, :, first : first + y.shape[2]] += y
+            middle[:, :, :2] = middle[:, :, filled - 2 : filled].clone()
+            held, top = 2, bottom
+        return x
+
+
+def _rows(x: Tensor) -> int:
+    """Return how many rows of a map are refined at a time."""
+    return max(3, _STRIP * x.shape[2] // x.nbytes)
+
+
+def _valid_rows(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a 3x3 convolution where it has all its rows."""
+    return F.conv2d(x, convolution.weight, padding=(0, 1))
 
 
 class UNet(nn.Module):
@@ -118,21 +168,47 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the refined features."""
-        return self.refine([x])
+        return self.refine([x if torch.is_grad_enabled() else x.clone()])
 
     def refine(self, features: list[Tensor]) -> Tensor:
-        """Take the features out of a list and refine them.
+        """Take the features out of a list and refine them; without gradients in their place.
 
-        The caller of :meth:`forward` holds its features until the end: one of four maps of the
-        finest level that are alive at a time.
+        The caller of :meth:`forward` holds its features until the end: one more map of the finest
+        level that is alive.
         """
         x = features.pop()
         skips = []
         for blocks, down in zip(self.encoder, self.down, strict=True):
-            x = blocks(x)
+            x = _refined(blocks, x)
             skips.append(x)
             x = down(x)
-        x = self.coarsest(x)
+        x = _refined(self.coarsest, x)
         for index in reversed(range(len(skips))):
-            x = self.decoder[index](self.up[index](x).add_(skips.pop()))
+            x = _refined(self.decoder[index], _joined(self.up[index], x, skips.pop()))
         return x
+
+
+def _by_strips(x: Tensor) -> bool:
+    on_cpu = x.device.type == "cpu" and not torch.is_grad_enabled() and not tracing()
+    return on_cpu and x.nbytes > _LARGE
+
+
+def _refined(level: nn.Module, x: Tensor) -> Tensor:
+    """Apply the blocks of a level, to large maps in their place."""
+    blocks: Iterable[nn.Module] = level.children() if _by_strips(x) else [level]
+    for block in blocks:
+        if isinstance(block, ResidualBlock) and block.attention is None:
+            x = block.in_place(x, _rows(x))
+        else:
+            x = block(x)
+    return x
+
+
+def _joined(up: nn.Module, x: Tensor, skip: Tensor) -> Tensor:
+    """Return the sum of a map of the finer level and of ``x``, brought to that level."""
+    if not _by_strips(skip):
+        return up(x).add_(skip)
+    step = max(1, _rows(skip) // 2)
+    for top in range(0, x.shape[2], step):
+        skip[:, :, 2 * top : 2 * (top + step)] += up(x[:, :, top : top + step])
+    return skip

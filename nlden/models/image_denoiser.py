@@ -131,7 +131,8 @@ class ImageDenoiser(nn.Module):
         noise = tail(features)[:, :, :height, :width].float()
         if self.limit is not None:
             bound = self.limit * spread(level, packed.shape[1])
-            noise = noise.clamp(-bound, bound)
+            inplace = not noise.requires_grad
+            noise = noise.clamp_(-bound, bound) if inplace else noise.clamp(-bound, bound)
         return packed - noise
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nlden.attention import SqueezeExcitation
+from nlden.attention.squeeze_excitation import box_mean
 
 
 def randn(*shape, seed=0):
@@ -180,3 +181,26 @@ def test_rounding_is_that_of_timm(channels, reduction, divisor):
 def test_impossible_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         SqueezeExcitation(8, **arguments)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    window=st.sampled_from([1, 3, 5, 9]),
+    channels_last=st.booleans(),
+)
+def test_the_mean_over_a_box_is_that_of_pooling(size, window, channels_last):
+    x = randn(2, 3, *size)
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    want = nn.functional.avg_pool2d(x, window, 1, window // 2, count_include_pad=False)
+    torch.testing.assert_close(box_mean(x, window), want, rtol=1e-12, atol=1e-12)
+
+
+def test_large_maps_are_gated_in_pieces_with_the_same_result():
+    torch.manual_seed(0)
+    block = SqueezeExcitation(16, reduction=2, bias=True, window=5).eval()
+    x = torch.randn(1, 16, 600, 501)  # more than a piece
+    with torch.no_grad():
+        got = block(x)
+    torch.testing.assert_close(got, block(x).detach(), rtol=1e-5, atol=1e-6)

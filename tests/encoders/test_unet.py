@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nlden.attention import CBAM, DualAttention, NonLocal2d, SqueezeExcitation
 from nlden.encoders import ResidualBlock, UNet
@@ -71,3 +73,41 @@ def test_attention_tells_its_reach_or_reaches_everywhere():
     for block in (SqueezeExcitation, CBAM, NonLocal2d, DualAttention):
         assert reach(block) is None
         assert reach(squeeze, block) is None
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 6),
+    step=st.integers(3, 12),
+    batch=st.integers(1, 2),
+    channels_last=st.booleans(),
+)
+def test_a_block_in_the_place_of_its_input_gives_what_it_gives_elsewhere(
+    height, width, step, batch, channels_last
+):
+    torch.manual_seed(height)
+    block = ResidualBlock(3).double()
+    x = torch.randn(batch, 3, height, width, dtype=torch.float64)
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        want = block(x)
+        got = block.in_place(x, step)
+    assert got is x
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12)
+
+
+def test_large_maps_are_refined_in_their_place_with_the_same_result():
+    torch.manual_seed(0)
+    body = UNet((8, 16), (1, 1)).to(memory_format=torch.channels_last)
+    x = torch.randn(1, 8, 1504, 1402).to(memory_format=torch.channels_last)  # 67 MB
+    assert x.nbytes > 64 << 20
+    before = x.clone()
+    with torch.no_grad():
+        got = body(x)
+        taken = body.refine([x.clone()])
+    assert torch.equal(x, before)  # the caller's features stay as they are
+    assert torch.equal(taken, got)
+    want = body(x).detach()  # with gradients nothing is done in place
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
