@@ -159,7 +159,7 @@ def noisy_real_clips(clean: Tensor, generator: Generator) -> Mapping[str, Tensor
     Returns:
         ``noisy`` and ``clean``, shaped likewise, and ``sigma`` ``(B, 2)``, as it is estimated.
     """
-    noisy = _filmed(clean, generator)
+    noisy = _noisy_clips(clean, generator)
     return {"noisy": noisy, "clean": clean, "sigma": told_levels(noisy)}
 
 
@@ -170,14 +170,14 @@ def noisy_real_clips_yuv420(clean: Tensor, generator: Generator) -> Mapping[str,
         ``noisy`` and ``clean`` ``(B, 6, T * N / 2, N / 2)`` and ``sigma`` ``(B, 2)`` of the planes.
     """
     color = _draw_color(generator)
-    noisy = quantize(store_yuv420(_filmed(clean, generator), color))
+    noisy = quantize(store_yuv420(_noisy_clips(clean, generator), color))
     luma = F.pixel_shuffle(noisy[:, :4], 2)
     found = [estimate_levels([(y, c)]) for y, c in zip(luma, noisy[:, 4:], strict=True)]
     sigma = noisy.new_tensor([[levels.luma, levels.chroma] for levels in found])
     return {"noisy": noisy, "clean": store_yuv420(clean, color), "sigma": sigma}
 
 
-def _filmed(clean: Tensor, generator: Generator) -> Tensor:
+def _noisy_clips(clean: Tensor, generator: Generator) -> Tensor:
     camera, compressed, codec, crf = _uniform(4, 0, 1, generator).tolist()
     if camera < 0.5:
         noisy = draw_real_noise(clean, generator)["noisy"]

@@ -32,6 +32,7 @@ _LIMIT = 4.0  # levels of noise by which frames that show the same differ at the
 _FAINTEST = 0.25 / 255  # of a noiseless video, whose frames must differ by something
 _NEAR = 5  # positions along each axis over which squared differences are averaged
 _COARSE = 4  # pixels that the first search averages along each axis
+_CALM = 3  # power of the past's share in the average that is its share in the result
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ class VideoDenoiser(nn.Module):
     each other are averaged, each weighted by the inverse of its variance: that of its noise and
     that of the mismatch that a small network sees. A second network, told how much noise is left,
     denoises the average; it sees besides what the average changed, and how the frame before was
-    denoised.
+    denoised. Where nearly all of the average is the past, the result keeps to the frame before:
+    what stands still does not flicker.
 
     Neighbours are the average of the frames before, so that the past is not limited, and the
     ``ahead`` frames that follow. One that is not there has no weight: the first frame, the last
@@ -230,23 +232,29 @@ class VideoDenoiser(nn.Module):
             past: the frame before, as this method returned it; None if there is none.
             following: up to ``ahead`` frames that follow, as :meth:`look` returns them.
         """
-        mean, fused, features = self._gather(shot, level, past, following)
+        mean, fused, features, kept = self._gather(shot, level, past, following)
         clean = self.fusion.subtract(self.fusion.body.refine(features), fused, level)
+        if kept is not None:
+            clean = torch.addcmul(kept[0], kept[1], clean)
         return Shot(shot.noisy, clean, mean.fused, mean.variance)
 
     def _gather(
         self, shot: Shot, level: Tensor, past: Shot | None, following: Sequence[Shot]
-    ) -> tuple[Shot, Tensor, list[Tensor]]:
-        """Return the average with the past, the fused frame, and the second network's features.
+    ) -> tuple[Shot, Tensor, list[Tensor], tuple[Tensor, Tensor] | None]:
+        """Return the average with the past, the fused frame and the second network's features.
 
-        On its own, so that what it lays over the frame is gone when the second network runs; the
-        features for :meth:`nlden.encoders.UNet.refine`.
+        These are for :meth:`nlden.encoders.UNet.refine`. Where there is a past also what the result
+        keeps of it: the clean frame before times its share, and the share of the new frame.
+
+        On its own, so that what it lays over the frame is gone when the second network runs.
         """
-        mean, before = shot, torch.zeros_like(shot.noisy)
+        mean, before, kept = shot, torch.zeros_like(shot.noisy), None
         if past is not None:
             laid = self._lay_over(shot, past)
             mean, share = self._average(shot, level, shot, laid)
             before = share * (laid.clean - mean.fused)
+            calm = share**_CALM
+            kept = calm * laid.clean, 1 - calm
         whole = mean
         for other in following[: self.ahead]:
             whole, _ = self._average(whole, level, shot, self._lay_over(shot, other))
@@ -256,7 +264,7 @@ class VideoDenoiser(nn.Module):
         besides = besides.to(stem.dtype, memory_format=torch.channels_last)
         more = (0, stem.shape[3] - besides.shape[3], 0, stem.shape[2] - besides.shape[2])
         besides = F.pad(besides, more, mode="replicate")
-        return mean, fused, [stem.add_(self.besides[packed_format(fused)](besides))]
+        return mean, fused, [stem.add_(self.besides[packed_format(fused)](besides))], kept
 
     def _average(self, mean: Shot, level: Tensor, shot: Shot, laid: Shot) -> tuple[Shot, Tensor]:
         """Add a neighbour that lies over ``shot`` to the average of those before.

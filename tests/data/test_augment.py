@@ -7,7 +7,6 @@ from skimage import data as photographs
 from nlden.data.augment import (
     color_jitter,
     dihedral,
-    draw_sigma,
     noisy_real_clips,
     noisy_real_clips_yuv420,
     noisy_rgb,
@@ -41,17 +40,6 @@ def test_the_eight_ways_are_equally_frequent():
     _, counts = dihedral(x, generator()).flatten(1).unique(dim=0, return_counts=True)
     assert len(counts) == 8
     assert (counts - 1000).abs().max() < 4 * (8000 / 8 * 7 / 8) ** 0.5
-
-
-def test_levels_are_drawn_as_promised():
-    levels = draw_sigma(60_000, generator()) * 255
-    assert 0 <= levels.min() <= levels.max() < 80
-    # All of the middle, one in six from the whole: what lies outside is 30/80 of a sixth.
-    outside = ((levels < 5) | (levels > 55)).double().mean().item()
-    assert outside == pytest.approx(30 / 80 / 6, rel=0.05)
-    middle = levels[(levels > 5) & (levels < 55)]
-    assert middle.mean().item() == pytest.approx(30, abs=0.3)
-    assert middle.std().item() == pytest.approx(50 / 12**0.5, rel=0.02)
 
 
 @pytest.mark.parametrize("seed", range(6))

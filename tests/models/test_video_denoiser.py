@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 from skimage import data as photographs
 from torch.nn import functional as F
 
+import nlden
 from nlden.data.camera_motion import camera_motion
+from nlden.metrics import flicker
 from nlden.models import video_denoiser_base
 
 # Weights are published; the stages' own are those of the image denoisers.
@@ -168,3 +170,15 @@ def test_every_weight_learns_and_the_stages_learn_apart(small_video_denoiser):
 def test_other_shapes_are_refused(shape, small_video_denoiser):
     with pytest.raises(ValueError, match="expected"):
         small_video_denoiser()(torch.zeros(shape), 0.1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sigma", [30 / 255, 50 / 255])
+def test_what_stands_still_hardly_flickers(sigma):
+    scene = torch.from_numpy(photographs.astronaut()[100:228, 100:228]).permute(2, 0, 1)
+    clean = (scene / 255)[:, None].expand(-1, 8, -1, -1)
+    generator = torch.Generator().manual_seed(0)
+    noisy = clean + sigma * torch.randn(clean.shape, generator=generator)
+    alone = nlden.load("image-base")(noisy.transpose(0, 1), sigma).transpose(0, 1)
+    together = nlden.load("video-base")(noisy[None], sigma)[0]
+    assert flicker(together, clean) < 0.4 * flicker(alone, clean)

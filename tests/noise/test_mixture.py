@@ -93,3 +93,14 @@ def test_developed_noise_grows_with_the_picture_in_part():
     assert ratio.min() < 1.1
     assert ratio.max() == pytest.approx(3**0.5, rel=0.08)
     assert draw_developed_noise(x[:2], generator()).equal(draw_developed_noise(x[:2], generator()))
+
+
+def test_levels_are_drawn_as_promised():
+    levels = draw_sigma(60_000, generator()) * 255
+    assert 0 <= levels.min() <= levels.max() < 80
+    # All of the middle, one in six from the whole: what lies outside is 30/80 of a sixth.
+    outside = ((levels < 5) | (levels > 55)).double().mean().item()
+    assert outside == pytest.approx(30 / 80 / 6, rel=0.05)
+    middle = levels[(levels > 5) & (levels < 55)]
+    assert middle.mean().item() == pytest.approx(30, abs=0.3)
+    assert middle.std().item() == pytest.approx(50 / 12**0.5, rel=0.02)
