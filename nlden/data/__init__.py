@@ -1,6 +1,7 @@
 """Data sets and LightningDataModules."""
 
 from nlden.data.augment import (
+    noisy_gray,
     noisy_real,
     noisy_real_clips,
     noisy_real_clips_yuv420,
@@ -15,6 +16,7 @@ __all__ = [
     "ClipDataModule",
     "ImageDataModule",
     "noise2noise",
+    "noisy_gray",
     "noisy_real",
     "noisy_real_clips",
     "noisy_real_clips_yuv420",

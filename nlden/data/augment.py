@@ -123,6 +123,31 @@ def noisy_yuv420(clean: Tensor, generator: Generator) -> Mapping[str, Tensor]:
     }
 
 
+def noisy_gray(clean: Tensor, generator: Generator) -> Mapping[str, Tensor]:
+    """Make pairs of grey pictures, packed as 4:2:0 with neutral, noiseless chroma.
+
+    Luma is of full range, as grey photographs are stored; three in ten are clipped and rounded to
+    8 bits.
+
+    Args:
+        clean: RGB ``(B, 3, H, W)`` of even size.
+        generator: source of randomness, on the device of ``clean``.
+
+    Returns:
+        ``noisy`` and ``clean`` ``(B, 6, H/2, W/2)`` and ``sigma`` ``(B, 2)``, of chroma 0.
+    """
+    n = clean.shape[0]
+    sigma = draw_sigma(n, generator)
+    stored = _uniform(n, 0, 1, generator).view(-1, 1, 1, 1) < 0.3
+    target = store_yuv420(clean, YCbCr(_draw_color(generator).matrix, full_range=True))
+    target[:, 4:] = NEUTRAL
+    noisy = target.clone()
+    noisy[:, :4] = white_gaussian(target[:, :4], sigma.view(-1, 1, 1, 1), generator)
+    noisy = torch.where(stored, quantize(noisy), noisy)
+    noisy[:, 4:] = NEUTRAL
+    return {"noisy": noisy, "clean": target, "sigma": torch.stack([sigma, 0 * sigma], dim=1)}
+
+
 def noisy_real(clean: Tensor, generator: Generator) -> Mapping[str, Tensor]:
     """Make pairs with the noise of photographs: see :func:`nlden.noise.draw_real_noise`.
 

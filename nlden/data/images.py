@@ -40,6 +40,8 @@ class ImageDataModule(LightningDataModule):
         val_folders: folders of real noisy photographs to validate on, instead of those that are
             held out.
         val_partners: their clean counterparts, likewise.
+        val_pairs: what makes the validation pairs of the photographs that are held out, each with
+            a fixed seed; none is Gaussian noise of the ``test_sigmas``, RGB and 4:2:0.
         crop: extent of the training crops in pixels, a multiple of 8.
         batch_size: crops of a training batch.
         batches_per_epoch: batches between validations.
@@ -64,6 +66,7 @@ class ImageDataModule(LightningDataModule):
         partners: Sequence[Path] = (),
         val_folders: Sequence[Path] = (),
         val_partners: Sequence[Path] = (),
+        val_pairs: Sequence[Pairs] = (),
         crop: int = 128,
         batch_size: int = 16,
         batches_per_epoch: int = 250,
@@ -92,6 +95,7 @@ class ImageDataModule(LightningDataModule):
         self.partners = [Path(f) for f in partners]
         self.val_folders = [Path(f) for f in val_folders]
         self.val_partners = [Path(f) for f in val_partners]
+        self.val_pairs = tuple(val_pairs)
         self.crop = crop
         self.batch_size = batch_size
         self.batches_per_epoch = batches_per_epoch
@@ -188,7 +192,10 @@ class ImageDataModule(LightningDataModule):
         else:
             for i, (path,) in enumerate(self._held_out):
                 image = corner(read_rgb(path))
-                for sigma in self.test_sigmas:
+                for pairs in self.val_pairs:
+                    made = pairs(image[None].float() / 255, Generator().manual_seed(i))
+                    yield {**made, "name": pairs.__name__}
+                for sigma in () if self.val_pairs else self.test_sigmas:
                     pair = _gaussian_pair(image, sigma, i, f"rgb/{sigma:g}")
                     yield pair
                     yield _stored_pair(pair, sigma)

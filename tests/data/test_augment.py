@@ -7,6 +7,7 @@ from skimage import data as photographs
 from nlden.data.augment import (
     color_jitter,
     dihedral,
+    noisy_gray,
     noisy_real_clips,
     noisy_real_clips_yuv420,
     noisy_rgb,
@@ -90,7 +91,22 @@ def test_grey_pictures_have_neutral_chroma_without_noise():
     assert ((pair["clean"][~gray, 4:] - NEUTRAL).abs().amax((1, 2, 3)) > 0.01).all()
 
 
-@pytest.mark.parametrize("make", [noisy_rgb, noisy_yuv420])
+def test_grey_pairs_are_luma_of_full_range_with_white_noise_of_the_told_level():
+    shade = torch.linspace(0, 1, 40).view(-1, 1, 1, 1).expand(-1, 3, 64, 64)
+    pair = noisy_gray(shade, generator())
+    assert torch.allclose(pair["clean"][:, :4], shade[:, :1, :32, :32].expand(-1, 4, -1, -1))
+    luma, chroma = pair["sigma"].T
+    assert not chroma.any()
+    for planes in (pair["noisy"], pair["clean"]):
+        assert (planes[:, 4:] == NEUTRAL).all()
+    noise = (pair["noisy"] - pair["clean"])[:, :4]
+    middle = (shade[:, 0, 0, 0] - 0.5).abs()
+    seen = (luma > 0.01) & (3 * luma < 0.5 - middle)  # nothing is clipped
+    assert seen.sum() >= 10
+    assert torch.allclose(noise[seen].std((1, 2, 3)), luma[seen], rtol=0.05)
+
+
+@pytest.mark.parametrize("make", [noisy_rgb, noisy_yuv420, noisy_gray])
 def test_a_part_of_the_pictures_is_stored_in_eight_bits(make):
     clean = torch.rand(200, 3, 8, 8, generator=generator())
     codes = make(clean, generator())["noisy"] * 255
@@ -101,7 +117,7 @@ def test_a_part_of_the_pictures_is_stored_in_eight_bits(make):
     assert codes[~stored].min() < 0
 
 
-@pytest.mark.parametrize("make", [noisy_rgb, noisy_yuv420])
+@pytest.mark.parametrize("make", [noisy_rgb, noisy_yuv420, noisy_gray])
 def test_a_seed_fixes_the_pairs(make):
     clean = torch.rand(4, 3, 8, 8, generator=generator())
     first, again, other = (make(clean, generator(s)) for s in (1, 1, 2))
