@@ -23,11 +23,8 @@ from nlden.noise.synthesis import quantize, store_yuv420
 _LAYOUT = Layout("yuv420", 8)
 _SMALLEST = 96  # of smaller clips libx265 reads and overwrites foreign memory
 _ENCODERS: Mapping[str, Literal["libx264", "libx265"]] = {"h264": "libx264", "hevc": "libx265"}
-_OPTIONS = {
-    # With AVX-512 libx264's macroblock tree reads what nobody wrote, in clips of a few frames.
-    "h264": {"x264-params": "mbtree=0"},
-    "hevc": {"x265-params": "log-level=none:pools=none:frame-threads=1"},
-}
+_FEW, _WIDE = 6, 128  # in clips of fewer frames libx264 reads beyond rows of macroblocks (AVX-512)
+_OPTIONS = {"h264": {}, "hevc": {"x265-params": "log-level=none:pools=none:frame-threads=1"}}
 
 
 def store_8bit_yuv420(rgb: Tensor, color: YCbCr | None = None) -> Tensor:
@@ -104,7 +101,8 @@ def compress_video(
     if clip.ndim != 4 or clip.shape[1] != 3 or len(clip) == 0:
         raise ValueError(f"clip has shape {tuple(clip.shape)}, must be (T, 3, H, W)")
     color = color or YCbCr()
-    packed = store_yuv420(_even(clip, _SMALLEST), color)
+    wide = _even(clip, _SMALLEST, _WIDE if len(clip) < _FEW else 2)
+    packed = store_yuv420(wide, color)
     luma, chroma = unpack_yuv420(_codes(packed), (2 * packed.shape[2], 2 * packed.shape[3]))
     frames = _recode([from_planes(p, _LAYOUT) for p in zip(luma, chroma, strict=True)], crf, codec)
     planes = zip(*(to_planes(frame, _LAYOUT) for frame in frames), strict=True)
@@ -135,10 +133,11 @@ def _codes(x: Tensor) -> Tensor:
     return (quantize(x.detach().cpu()) * 255).round().to(torch.uint8)
 
 
-def _even(x: Tensor, smallest: int = 2) -> Tensor:
-    """Repeat the last row and column up to an even size that a codec takes."""
-    height, width = (max(s + s % 2, smallest) - s for s in x.shape[2:])
-    return F.pad(x, (0, width, 0, height), mode="replicate")
+def _even(x: Tensor, smallest: int = 2, multiple: int = 2) -> Tensor:
+    """Repeat the last row and column up to an even height and a width that a codec takes."""
+    height, width = (max(s, smallest) for s in x.shape[2:])
+    more = (0, width + -width % multiple - x.shape[3], 0, height + height % 2 - x.shape[2])
+    return F.pad(x, more, mode="replicate")
 
 
 def _to_rgb(packed: Tensor, color: YCbCr, height: int, width: int) -> Tensor:
