@@ -54,7 +54,8 @@ FORMS = [
 
 @pytest.mark.parametrize(("suffix", "encoding"), FORMS, ids=lambda v: getattr(v, "codec", v))
 def test_every_form_survives_an_interruption(clip, decode, tmp_path, suffix, encoding):
-    source = clip(frames=36, size=(96, 112))
+    # At other widths libx264 with AVX-512 depends on what memory held before.
+    source = clip(frames=36, size=(96, 128))
     one, whole, target = (tmp_path / f"{name}{suffix}" for name in ("one", "whole", "out"))
     _, said = write(source, one, encoding)
     _, warnings = write(source, whole, encoding, tmp_path / "w")
