@@ -27,7 +27,7 @@ def project(layer: nn.Module, x: Tensor) -> Tensor:
     assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
     weight = layer.weight.to(x.dtype)
-    if weight[0, 0].numel() == 1 and x.ndim > 3 and x.stride(1) == 1:
+    if weight[0, 0].numel() == 1 and x.stride(1) == 1:
         # In channels_last a 1x1 convolution is one product of matrices, and stays channels_last.
         return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
     return layer._conv_forward(x, weight, bias)

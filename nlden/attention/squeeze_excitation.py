@@ -122,8 +122,8 @@ class SqueezeExcitation(nn.Module):
             size = tuple(range(2, x.ndim))
             mean = pooled_mean(x, size)
             return (mean + pooled_maximum(x, size)) / 2 if self.maximum else mean
-        mean = largest = at_least_float32(x)
-        mean = box_mean(mean, self.window)
+        largest = at_least_float32(x)
+        mean = box_mean(largest, self.window)
         if not self.maximum:
             return mean
         for axis in range(2, x.ndim):

@@ -141,10 +141,8 @@ def noisy_gray(clean: Tensor, generator: Generator) -> Mapping[str, Tensor]:
     stored = _uniform(n, 0, 1, generator).view(-1, 1, 1, 1) < 0.3
     target = store_yuv420(clean, YCbCr(_draw_color(generator).matrix, full_range=True))
     target[:, 4:] = NEUTRAL
-    noisy = target.clone()
-    noisy[:, :4] = white_gaussian(target[:, :4], sigma.view(-1, 1, 1, 1), generator)
-    noisy = torch.where(stored, quantize(noisy), noisy)
-    noisy[:, 4:] = NEUTRAL
+    luma = white_gaussian(target[:, :4], sigma.view(-1, 1, 1, 1), generator)
+    noisy = torch.cat([torch.where(stored, quantize(luma), luma), target[:, 4:]], dim=1)
     return {"noisy": noisy, "clean": target, "sigma": torch.stack([sigma, 0 * sigma], dim=1)}
 
 

@@ -58,14 +58,16 @@ class ResidualBlock(nn.Module):
         """
         height = x.shape[2]
         # Zeros above the first row; later the last two rows that the second convolution has seen.
-        form = torch.channels_last
         size = (x.shape[0], x.shape[1], step + 8, x.shape[3])
-        middle = torch.zeros(size, dtype=x.dtype, device=x.device).to(memory_format=form)
+        form = torch.channels_last
+        middle = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=form)
+        middle[:, :, 0] = 0
         held, top, bottom = 1, 0, 0
         while bottom < height:
             bottom = height if height - bottom < step + 4 else bottom + step
             # Each convolution lags a row behind what it sees, but at the end of the map.
-            seen = x[:, :, max(0, top - 2) : bottom]
+            first = max(0, top - 2)
+            seen = x[:, :, first:bottom]
             if top == 0 or bottom == height:
                 seen = F.pad(seen, (0, 0, int(top == 0), int(bottom == height)))
             more = _valid_rows(self.conv1, seen)
@@ -75,7 +77,6 @@ class ResidualBlock(nn.Module):
                 middle[:, :, filled] = 0
                 filled += 1
             y = _valid_rows(self.conv2, middle[:, :, :filled])
-            first = max(0, top - 2)
             x[:, :, first : first + y.shape[2]] += y
             middle[:, :, :2] = middle[:, :, filled - 2 : filled].clone()
             held, top = 2, bottom
@@ -168,10 +169,10 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the refined features."""
-        return self.refine([x if torch.is_grad_enabled() else x.clone()])
+        return self.refine([x.clone() if _by_strips(x) else x])
 
     def refine(self, features: list[Tensor]) -> Tensor:
-        """Take the features out of a list and refine them; without gradients in their place.
+        """Take the features out of a list and refine them; large ones in their place.
 
         The caller of :meth:`forward` holds its features until the end: one more map of the finest
         level that is alive.

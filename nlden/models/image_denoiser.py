@@ -131,8 +131,7 @@ class ImageDenoiser(nn.Module):
         noise = tail(features)[:, :, :height, :width].float()
         if self.limit is not None:
             bound = self.limit * spread(level, packed.shape[1])
-            inplace = not noise.requires_grad
-            noise = noise.clamp_(-bound, bound) if inplace else noise.clamp(-bound, bound)
+            noise = noise.clamp_(-bound, bound)
         return packed - noise
 
 
