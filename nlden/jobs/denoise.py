@@ -184,7 +184,7 @@ def clean_still(source: Path, denoiser: PlaneDenoiser, request: Request) -> tupl
     still = read_still(source)
     layout = Layout("rgb" if len(still.pixels) == 3 else "gray", still.bits)
     levels = request.noise.levels(
-        layout, _RGB, lambda: estimate_levels([(still.pixels.float() / layout.white,)])
+        layout, _RGB, lambda: estimate_levels([(still.pixels,)], layout.white)
     )
     planes = denoiser((still.pixels,), layout, _RGB, levels, request.strengths)
     return replace(still, pixels=planes[0].cpu()), levels

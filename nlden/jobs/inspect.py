@@ -127,7 +127,7 @@ def _still(path: Path) -> FileFacts:
     kept = {
         k: f"{len(v)} bytes" if isinstance(v, bytes) else str(v) for k, v in still.metadata.items()
     }
-    levels = estimate_levels([(still.pixels.float() / white,)])
+    levels = estimate_levels([(still.pixels,)], white)
     size = path.stat().st_size
     return FileFacts(str(path), kind, size, None, [stream], [], kept, _scaled(levels))
 

@@ -25,7 +25,7 @@ def estimate_video(path: Path, white: int, start: float = 0.0, end: float | None
 
 def estimate_frames(frames: Sequence[Frame], white: int) -> Levels:
     """Estimate the noise levels of the planes of some frames of a video; ``white`` as above."""
-    return estimate_levels([tuple(p.float() / white for p in f.planes) for f in frames])
+    return estimate_levels([f.planes for f in frames], white)
 
 
 @dataclass(frozen=True)

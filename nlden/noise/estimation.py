@@ -35,24 +35,25 @@ class Levels:
     chroma: float
 
 
-def estimate_sigma(planes: Sequence[Tensor]) -> float:
+def estimate_sigma(planes: Sequence[Tensor], white: float = 1.0) -> float:
     """Estimate the standard deviation of white noise.
 
     Args:
-        planes: planes ``(H, W)`` with values in [0, 1] that share one level.
+        planes: planes ``(H, W)`` with values or codes in [0, white] that share one level.
+        white: what white is.
 
     Returns:
-        The level; 0 for pictures that are too small (under 4 pixels) or flat.
+        The level, as a part of white; 0 for pictures that are too small (under 4 pixels) or flat.
     """
     if not planes:
         return 0.0
-    spreads = torch.cat([_block_spreads(p) for p in planes])
+    spreads = torch.cat([_block_spreads(p, white) for p in planes])
     if spreads.numel() == 0:
         return 0.0
     return float(torch.quantile(spreads, _CALM)) / _CALM_FACTOR
 
 
-def estimate_chroma(planes: Sequence[Tensor]) -> float:
+def estimate_chroma(planes: Sequence[Tensor], white: float = 1.0) -> float:
     """Estimate the noise level of chroma planes that were made by averaging pixels.
 
     The filter that halves the chroma planes leaves their noise a little smooth, so that the
@@ -60,34 +61,36 @@ def estimate_chroma(planes: Sequence[Tensor]) -> float:
     geometric mean of both is taken.
 
     Args:
-        planes: planes ``(H, W)`` with values in [0, 1].
+        planes: planes ``(H, W)`` with values or codes in [0, white].
+        white: what white is.
 
     Returns:
-        The standard deviation of the noise.
+        The standard deviation of the noise, as a part of white.
     """
     halves = [2 * F.avg_pool2d(p[None].float(), 2)[0] for p in planes if min(p.shape) >= 8]
-    fine = estimate_sigma(planes)
-    return (fine * estimate_sigma(halves)) ** 0.5 if halves else fine
+    fine = estimate_sigma(planes, white)
+    return (fine * estimate_sigma(halves, white)) ** 0.5 if halves else fine
 
 
-def estimate_levels(pictures: Sequence[tuple[Tensor, ...]]) -> Levels:
+def estimate_levels(pictures: Sequence[tuple[Tensor, ...]], white: float = 1.0) -> Levels:
     """Estimate the levels of pictures that share them, such as frames of one file.
 
     Args:
-        pictures: for each picture its planes, values in [0, 1]: luma ``(1, H, W)`` and chroma
-            ``(2, h, w)``, or grey ``(1, H, W)`` or RGB ``(3, H, W)`` alone.
+        pictures: for each picture its planes, values or codes in [0, white]: luma ``(1, H, W)``
+            and chroma ``(2, h, w)``, or grey ``(1, H, W)`` or RGB ``(3, H, W)`` alone.
+        white: what white is.
     """
-    luma = estimate_sigma([plane for planes in pictures for plane in planes[0]])
+    luma = estimate_sigma([plane for planes in pictures for plane in planes[0]], white)
     chroma = [plane for planes in pictures for group in planes[1:] for plane in group]
-    return Levels(luma, estimate_chroma(chroma) if chroma else luma)
+    return Levels(luma, estimate_chroma(chroma, white) if chroma else luma)
 
 
-def _block_spreads(plane: Tensor) -> Tensor:
+def _block_spreads(plane: Tensor, white: float) -> Tensor:
     """Return the standard deviation of the diagonal detail in each block, ``(N,)``."""
     height, width = (s // 2 * 2 for s in plane.shape)
     if min(height, width) < 4:
-        return plane.new_zeros(0)
-    x = plane[:height, :width].float()
+        return torch.zeros(0, device=plane.device)
+    x = plane[:height, :width].float() / white
     detail = (x[::2, ::2] - x[1::2, ::2] - x[::2, 1::2] + x[1::2, 1::2]) / 2  # Haar, orthonormal
     block = min(_BLOCK, *detail.shape)
     squares = F.avg_pool2d(detail.square()[None], block)

@@ -98,9 +98,11 @@ def test_developed_noise_grows_with_the_picture_in_part():
 def test_levels_are_drawn_as_promised():
     levels = draw_sigma(60_000, generator()) * 255
     assert 0 <= levels.min() <= levels.max() < 80
-    # All of the middle, one in six from the whole: what lies outside is 30/80 of a sixth.
-    outside = ((levels < 5) | (levels > 55)).double().mean().item()
-    assert outside == pytest.approx(30 / 80 / 6, rel=0.05)
-    middle = levels[(levels > 5) & (levels < 55)]
-    assert middle.mean().item() == pytest.approx(30, abs=0.3)
-    assert middle.std().item() == pytest.approx(50 / 12**0.5, rel=0.02)
+    faint, coarse = ((levels < 5), (levels > 55))
+    assert faint.double().mean().item() == pytest.approx(1 / 8, rel=0.05)
+    assert coarse.double().mean().item() == pytest.approx((1 - (55 / 80) ** 0.5) / 2, rel=0.05)
+    assert levels.mean().item() == pytest.approx((30 + 80 / 3) / 2, abs=0.3)
+    # In the middle all are as frequent but for the part that falls off as 1 / sqrt(sigma).
+    below, above = (((levels > low) & (levels < low + 10)).double().mean() for low in (15, 40))
+    share = [(((low + 10) / 80) ** 0.5 - (low / 80) ** 0.5) / 2 + 0.1 for low in (15, 40)]
+    assert (below / above).item() == pytest.approx(share[0] / share[1], rel=0.05)
