@@ -2,7 +2,7 @@
 
 import os
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from nlden.inference.engines import choose_device, to_device
 from nlden.inference.packing import Packing
 from nlden.inference.planes import ChangeStream, PlaneDenoiser
-from nlden.jobs.denoise import open_denoiser
+from nlden.jobs.denoise import STILLS, open_denoiser
 from nlden.media.color import YCbCr
 from nlden.models.pretrained import load
 from nlden.noise.estimation import Levels, estimate_levels
@@ -20,6 +20,8 @@ from nlden.noise.estimation import Levels, estimate_levels
 __all__ = ["denoise", "load"]
 
 Picture = TypeVar("Picture", np.ndarray[Any, Any], Tensor, Image.Image)
+Network: TypeAlias = tuple[str, str, str]
+"""Model, device and precision."""
 
 _WHITE = {torch.uint8: 255, torch.uint16: 65535}
 _RGB = YCbCr("bt709", full_range=True)
@@ -30,7 +32,7 @@ def denoise(
     sigma: float | str = "auto",
     *,
     strength: float = 1.0,
-    model: str | os.PathLike[str] = "image-base",
+    model: str | os.PathLike[str] = "auto",
     device: str = "auto",
     precision: str = "auto",
 ) -> Picture:
@@ -44,8 +46,9 @@ def denoise(
         sigma: standard deviation of the noise in the units of ``x`` (25 for uint8 is 25 / 255
             for floats), or ``auto`` to estimate it.
         strength: 0 keeps the picture, 1 takes the denoised one; a blend between.
-        model: name of shipped weights or a safetensors file. Those of videos look at the
-            neighbours of a frame: hand them one shot of a film at a time.
+        model: name of shipped weights or a safetensors file; ``auto`` is ``image-gray`` for grey
+            pictures and ``image-base`` for others. Those of videos look at the neighbours of a
+            frame: hand them one shot of a film at a time.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
 
@@ -58,25 +61,27 @@ def denoise(
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength={strength} must lie between 0 and 1")
-    denoiser = _denoiser(os.fspath(model), device, precision)
+    network = (os.fspath(model), device, precision)
     if isinstance(x, Image.Image):
         mode = x.mode if x.mode in ("L", "LA", "RGB", "RGBA") else "RGB"
-        clean = _array(np.asarray(x.convert(mode)), sigma, strength, denoiser)
+        clean = _array(np.asarray(x.convert(mode)), sigma, strength, network)
         return Image.fromarray(clean, mode).convert(x.mode)
     if isinstance(x, np.ndarray):
-        return _array(x, sigma, strength, denoiser)
+        return _array(x, sigma, strength, network)
     if isinstance(x, Tensor):
-        return _tensor(x, sigma, strength, denoiser)
+        return _tensor(x, sigma, strength, network)
     raise TypeError(f"cannot denoise a {type(x).__name__}; give a NumPy array, tensor or picture")
 
 
 @lru_cache(maxsize=2)
-def _denoiser(model: str, device: str, precision: str) -> PlaneDenoiser:
+def _denoiser(kind: str, model: str, device: str, precision: str) -> PlaneDenoiser:
+    if model == "auto":
+        model = STILLS[kind]
     return open_denoiser(model, choose_device(device), precision, None)
 
 
 def _array(
-    x: np.ndarray[Any, Any], sigma: float | str, strength: float, denoiser: PlaneDenoiser
+    x: np.ndarray[Any, Any], sigma: float | str, strength: float, network: Network
 ) -> np.ndarray[Any, Any]:
     if x.dtype == object:
         raise TypeError("cannot denoise an array of objects; give frames of one size, one array")
@@ -86,13 +91,13 @@ def _array(
         tensor = tensor.movedim(-1, -3)
     elif x.ndim == 3:
         tensor = tensor[:, None]
-    clean = _tensor(tensor, sigma, strength, denoiser)
+    clean = _tensor(tensor, sigma, strength, network)
     if channels_last:
         clean = clean.movedim(-3, -1)
     return np.ascontiguousarray(clean.reshape(x.shape).numpy())
 
 
-def _tensor(x: Tensor, sigma: float | str, strength: float, denoiser: PlaneDenoiser) -> Tensor:
+def _tensor(x: Tensor, sigma: float | str, strength: float, network: Network) -> Tensor:
     if not x.dtype.is_floating_point and x.dtype not in _WHITE:
         raise TypeError(f"cannot denoise {x.dtype}; give uint8, uint16 or floats in [0, 1]")
     if x.ndim not in (2, 3, 4) or (x.ndim > 2 and x.shape[-3] not in (1, 2, 3, 4)):
@@ -115,6 +120,7 @@ def _tensor(x: Tensor, sigma: float | str, strength: float, denoiser: PlaneDenoi
         levels = Levels(known, known)
     if strength > 0:
         kind = "rgb" if color == 3 else "gray"
+        denoiser = _denoiser(kind, *network)
         stream = ChangeStream(denoiser, Packing(kind, _RGB, levels, denoiser.network.formats))
         ready = [r for f in frames for r in stream.push([to_device(f[:color], denoiser.device)])]
         for frame, (changes, _) in zip(frames, [*ready, *stream.finish()], strict=True):

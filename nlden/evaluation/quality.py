@@ -141,7 +141,8 @@ def network(denoiser: PlaneDenoiser) -> Method:
         (change,) = denoiser.change([values], kind, _RGB, Levels(sigma, sigma))
         return (values + change).float().cpu()
 
-    run(torch.zeros(3, SMALLEST, SMALLEST), 0.1)
+    channels = 3 if "rgb" in denoiser.network.formats else 1
+    run(torch.zeros(channels, SMALLEST, SMALLEST), 0.1)
     return run
 
 

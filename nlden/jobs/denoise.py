@@ -22,13 +22,16 @@ from nlden.media.pipes import is_pipe
 from nlden.media.probe import Layout, MediaError
 from nlden.media.reader import VideoReader
 from nlden.media.resumable import SEGMENT, ResumableWriter
-from nlden.media.stills import Still, is_still, read_still, write_still
+from nlden.media.stills import Still, is_gray, is_still, read_still, write_still
 from nlden.media.target import TargetError
 from nlden.media.trim import exact
 from nlden.media.writer import Encoding, VideoWriter
 from nlden.models import ImageDenoiser, VideoDenoiser
 from nlden.models.pretrained import WeightsError, load
 from nlden.noise.estimation import Levels, estimate_levels
+
+STILLS = {"rgb": "image-base", "gray": "image-gray"}
+"""Weights for pictures, by their kind."""
 
 _RGB = YCbCr("bt709", full_range=True)
 
@@ -303,13 +306,13 @@ def choose_model(model: str, source: Path, device: torch.device) -> str:
         device: where the network will run.
 
     Returns:
-        For ``auto`` the base network for pictures and that for videos, on a CPU the fast one for
-        videos.
+        For ``auto`` the base network for pictures, grey ones have their own, and that for videos,
+        on a CPU the fast one for videos.
     """
     if model != "auto":
         return model
     if is_still(source):
-        return "image-base"
+        return STILLS["gray" if is_gray(source) else "rgb"]
     return "video-fast" if device.type == "cpu" else "video-base"
 
 

@@ -25,6 +25,7 @@ from nlden.media.target import Target
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
+_GRAY = ("1", "L", "LA")
 _DEEP = {".png": ("png", "be"), ".tif": ("tiff", "le"), ".tiff": ("tiff", "le")}
 
 
@@ -50,6 +51,15 @@ def is_still(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not is_sequence(path)
 
 
+def is_gray(path: Path) -> bool:
+    """Tell by its header whether a still picture is grey; False where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.mode in _GRAY or image.mode.startswith("I")
+    except Exception:  # of many kinds on damaged files, which reading will name
+        return False
+
+
 def read_still(path: Path) -> Still:
     """Read a still picture.
 
@@ -66,7 +76,7 @@ def read_still(path: Path) -> Still:
     else:
         with _decoding(path), Image.open(path) as image:
             metadata = _metadata(image)
-            colored = image.mode not in ("1", "L", "LA")
+            colored = image.mode not in _GRAY
             transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
             mode = "RGBA" if colored else "LA"
             pixels = np.asarray(image.convert(mode if transparent else mode[:-1]))

@@ -115,7 +115,8 @@ class ImageDenoiser(nn.Module):
         """
         name = packed_format(packed)
         if name not in self.formats:
-            raise ValueError(f"x is {name}: this network takes {', '.join(self.formats)}")
+            known = ", ".join(self.formats)
+            raise ValueError(f"this network takes {known} (or grey, as yuv420), not {name}")
         height, width = packed.shape[2:]
         x = torch.cat([packed, level], dim=1)
         dtype = next(self.parameters()).dtype
