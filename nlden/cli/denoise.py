@@ -121,7 +121,7 @@ def command(
         str,
         typer.Option(
             help="A name that `nlden models` lists, a weight file, or auto: image-base for "
-            "pictures, image-gray for grey ones, video-base for videos, video-fast for those on a CPU."
+            "pictures, image-gray for grey ones, video-base for videos, video-fast on a CPU."
         ),
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
