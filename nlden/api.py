@@ -74,9 +74,7 @@ def denoise(
 
 
 @lru_cache(maxsize=2)
-def _denoiser(kind: str, model: str, device: str, precision: str) -> PlaneDenoiser:
-    if model == "auto":
-        model = STILLS[kind]
+def _denoiser(model: str, device: str, precision: str) -> PlaneDenoiser:
     return open_denoiser(model, choose_device(device), precision, None)
 
 
@@ -113,14 +111,15 @@ def _tensor(x: Tensor, sigma: float | str, strength: float, network: Network) ->
     shape = (1,) * (4 - x.ndim) + tuple(x.shape)
     frames = (x.float() / white).reshape(shape)
     color = 3 if shape[1] >= 3 else 1
+    kind = "rgb" if color == 3 else "gray"
+    model, *where = network
+    denoiser = _denoiser(STILLS[kind] if model == "auto" else model, *where)
     known = _sigma(sigma, white)
     if known is None:
         levels = estimate_levels([(f[:color],) for f in frames[:: -(-len(frames) // 8)]])
     else:
         levels = Levels(known, known)
     if strength > 0:
-        kind = "rgb" if color == 3 else "gray"
-        denoiser = _denoiser(kind, *network)
         stream = ChangeStream(denoiser, Packing(kind, _RGB, levels, denoiser.network.formats))
         ready = [r for f in frames for r in stream.push([to_device(f[:color], denoiser.device)])]
         for frame, (changes, _) in zip(frames, [*ready, *stream.finish()], strict=True):

@@ -52,12 +52,10 @@ def is_still(path: Path) -> bool:
 
 
 def is_gray(path: Path) -> bool:
-    """Tell by its header whether a still picture is grey; False where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return image.mode in _GRAY or image.mode.startswith("I")
-    except Exception:  # of many kinds on damaged files, which reading will name
-        return False
+    """Tell by its header whether a still picture is read as grey; False where it has no header."""
+    with suppress(MediaError), _decoding(path), Image.open(path) as image:
+        return image.mode in _GRAY or (image.mode.startswith("I") and _is_deep(path))
+    return False
 
 
 def read_still(path: Path) -> Still:
@@ -68,7 +66,7 @@ def read_still(path: Path) -> Still:
     """
     if path.is_file() and path.stat().st_size == 0:
         raise MediaError(f"{path}: the file is empty (0 bytes); copy it again from its source")
-    if deep := path.suffix.lower() in _DEEP and _bits(path) > 8:
+    if deep := _is_deep(path):
         pixels, metadata = _read_deep(path), {}
         # Pillow knows not every deep file.
         with suppress(MediaError), _decoding(path), Image.open(path) as image:
@@ -100,14 +98,16 @@ def _metadata(image: Image.Image) -> dict[str, Any]:
     return {k: v for k, v in image.info.items() if k in ("exif", "icc_profile", "dpi")}
 
 
-def _bits(path: Path) -> int:
+def _is_deep(path: Path) -> bool:
+    if path.suffix.lower() not in _DEEP:
+        return False
     try:
         container, stream = open_video(path)
     except MediaError:  # FFmpeg knows not every picture that Pillow does
-        return 8
+        return False
     with container:
         pixel_format = stream.codec_context.format
-        return 8 if pixel_format is None else max(c.bits for c in pixel_format.components)
+        return pixel_format is not None and max(c.bits for c in pixel_format.components) > 8
 
 
 def _read_deep(path: Path) -> np.ndarray[Any, np.dtype[np.int32]]:

@@ -77,8 +77,8 @@ def draw_sigma(n: int, generator: Generator) -> Tensor:
     Half of them lie anywhere from 5/255 to 55/255; of the others a quarter falls below 5/255,
     half below 20/255: what little noise leaves of detail is the hardest to learn.
     """
-    mild, low, wide = torch.rand((3, n), generator=generator, device=generator.device)
-    return torch.where(mild < 1 / 2, 80 * wide**2, 5 + 50 * low) / 255
+    coin, middle, wide = torch.rand((3, n), generator=generator, device=generator.device)
+    return torch.where(coin < 1 / 2, 80 * wide**2, 5 + 50 * middle) / 255
 
 
 def _draw_widths(n: int, generator: Generator) -> Tensor:

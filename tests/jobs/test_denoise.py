@@ -179,17 +179,20 @@ def test_videos_on_a_cpu_take_the_fast_network(model, source, device, expected):
     assert choose_model(model, Path(source), torch.device(device)) == expected
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
-@pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16", "RGB", "RGBA", "P"])
-def test_grey_pictures_take_the_grey_network(mode, suffix, tmp_path):
-    if suffix not in (".png", ".tif") and mode not in ("L", "RGB"):
-        pytest.skip(f"{suffix} holds no {mode}")
-    if (mode, suffix) == ("I;16", ".tif"):
-        pytest.skip("Pillow writes it in an order of bytes of its own")
-    if (mode, suffix) == ("L", ".webp"):
-        pytest.skip("WebP knows no grey")
-    path = tmp_path / f"in{suffix}"
-    Image.new(mode, (16, 16)).save(path)
-    expected = "image-gray" if len(read_still(path).pixels) == 1 else "image-base"
-    assert choose_model("auto", path, CPU) == expected
-    assert (expected == "image-gray") == (mode in ("L", "LA", "1", "I;16"))
+@pytest.mark.parametrize(
+    ("suffix", "modes"),
+    [
+        (".png", ["L", "LA", "1", "I;16", "RGB", "RGBA", "P"]),
+        (".tif", ["L", "LA", "1", "I;16", "I", "F", "RGB", "RGBA", "P"]),
+        (".bmp", ["L", "1", "RGB"]),
+        (".jpg", ["L", "RGB"]),
+        (".webp", ["RGB", "RGBA"]),
+    ],
+)
+def test_grey_pictures_take_the_grey_network(suffix, modes, tmp_path):
+    for mode in modes:
+        path = tmp_path / f"in{suffix}"
+        Image.new(mode, (16, 16)).save(path)
+        expected = "image-gray" if len(read_still(path).pixels) == 1 else "image-base"
+        assert choose_model("auto", path, CPU) == expected
+        assert (expected == "image-gray") == (mode in ("L", "LA", "1", "I;16"))
