@@ -35,7 +35,7 @@ Pairwise = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenatio
 """The pairwise functions of the paper (equations 2 to 5)."""
 
 _POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
-_PIECE = 1 << 24  # numbers in the copied neighbourhoods of a piece: 64 MiB in float32
+_PIECE = 1 << 22  # numbers in the copied neighbourhoods of a piece: 16 MiB in float32
 
 
 def _presets(pool: int | tuple[int, ...]) -> Mapping[str, Mapping[str, Any]]:

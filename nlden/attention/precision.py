@@ -23,11 +23,14 @@ def full_precision(x: Tensor) -> AbstractContextManager[object]:
 
 
 def project(layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply a convolution of one, two or three dimensions in the precision of ``x``."""
+    """Apply a convolution of one, two or three dimensions in the precision of ``x``.
+
+    A kernel of one position serves maps of any number of dimensions.
+    """
     assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
     weight = layer.weight.to(x.dtype)
-    if weight[0, 0].numel() == 1 and x.stride(1) == 1:
+    if weight[0, 0].numel() == 1 and (x.stride(1) == 1 or x.ndim != weight.ndim):
         # In channels_last a 1x1 convolution is one product of matrices, and stays channels_last.
         return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
     return layer._conv_forward(x, weight, bias)

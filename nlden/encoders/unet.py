@@ -42,9 +42,14 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the refined features."""
-        y = self.conv2(F.relu(self.conv1(x), inplace=True))
+        y = self.branch(x)
         # Large pictures: one map less is alive, and nothing needs the convolution's own result.
-        return y.add_(x) if self.attention is None else x + self.attention(y)
+        return y.add_(x) if self.attention is None else x + y
+
+    def branch(self, x: Tensor) -> Tensor:
+        """Return what is added to the features."""
+        y = self.conv2(F.relu(self.conv1(x), inplace=True))
+        return y if self.attention is None else self.attention(y)
 
     def in_place(self, x: Tensor, step: int) -> Tensor:
         """Return the refined features in the place of ``x``, made some rows at a time.
@@ -105,6 +110,7 @@ class UNet(nn.Module):
         blocks: residual blocks of each level on each side (way down, way up).
         gate: slot on the residual branches of the coarsest level.
         bottleneck: slot in the middle of the coarsest level.
+        block: the residual blocks, built of a width and the slot on their branch.
 
     Shape:
         ``(B, widths[0], H, W)`` to the same; H and W must be multiples of ``stride``.
@@ -120,6 +126,7 @@ class UNet(nn.Module):
         *,
         gate: Slot | None = None,
         bottleneck: Slot | None = None,
+        block: Callable[[int, Slot | None], ResidualBlock] = ResidualBlock,
     ) -> None:
         super().__init__()
         if len(widths) != len(blocks) or not widths:
@@ -128,9 +135,7 @@ class UNet(nn.Module):
         self.stride = 2 ** (len(widths) - 1)
 
         def level(index: int, attention: Slot | None = None) -> nn.Sequential:
-            return nn.Sequential(
-                *(ResidualBlock(widths[index], attention) for _ in range(blocks[index]))
-            )
+            return nn.Sequential(*(block(widths[index], attention) for _ in range(blocks[index])))
 
         last = len(widths) - 1
         pairs = list(pairwise(widths))
@@ -198,7 +203,7 @@ def _refined(level: nn.Module, x: Tensor) -> Tensor:
     """Apply the blocks of a level, to large maps in their place."""
     blocks: Iterable[nn.Module] = level.children() if _by_strips(x) else [level]
     for block in blocks:
-        if isinstance(block, ResidualBlock) and block.attention is None:
+        if type(block) is ResidualBlock and block.attention is None:
             x = block.in_place(x, _rows(x))
         else:
             x = block(x)

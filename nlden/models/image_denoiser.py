@@ -103,12 +103,15 @@ class ImageDenoiser(nn.Module):
         level = noise_map(sigma, packed)
         return self.subtract(self.body.refine([self.enter(packed, level)]), packed, level)
 
-    def enter(self, packed: Tensor, level: Tensor) -> Tensor:
+    def enter(
+        self, packed: Tensor, level: Tensor, more: tuple[Sequence[Tensor], Tensor] | None = None
+    ) -> Tensor:
         """Return the features of a packed picture, before the body.
 
         Args:
             packed: ``(B, 12 or 6, h, w)``.
             level: ``(B, 2, h, w)``.
+            more: other maps of that size, and a 3x3 kernel: their convolution is added.
 
         Returns:
             ``(B, width, H, W)``, with h and w filled up to multiples of the body's stride.
@@ -118,12 +121,16 @@ class ImageDenoiser(nn.Module):
             known = ", ".join(self.formats)
             raise ValueError(f"this network takes {known} (or grey, as yuv420), not {name}")
         height, width = packed.shape[2:]
-        x = torch.cat([packed, level], dim=1)
-        dtype = next(self.parameters()).dtype
-        x = x.to(dtype, memory_format=torch.channels_last)
+        stem = self.stems[name]
+        assert isinstance(stem, nn.Conv2d)
+        maps, kernel = [packed, level], stem.weight
+        if more is not None:  # one convolution instead of two: a map less is made and read
+            maps += more[0]
+            kernel = torch.cat([kernel, more[1]], dim=1)
+        x = torch.cat(maps, dim=1).to(kernel.dtype, memory_format=torch.channels_last)
         stride = self.body.stride
         x = F.pad(x, (0, -width % stride, 0, -height % stride), mode="replicate")
-        return self.stems[name](x)
+        return F.conv2d(x, kernel, padding=1)
 
     def subtract(self, features: Tensor, packed: Tensor, level: Tensor) -> Tensor:
         """Return the packed picture less the noise that the body's features tell, in float32."""

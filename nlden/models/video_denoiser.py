@@ -259,12 +259,12 @@ class VideoDenoiser(nn.Module):
         for other in following[: self.ahead]:
             whole, _ = self._average(whole, level, shot, self._lay_over(shot, other))
         fused = whole.fused
-        stem = self.fusion.enter(fused, level * whole.variance.sqrt())
-        besides = torch.cat([shot.noisy - fused, shot.clean - fused, before], dim=1)
-        besides = besides.to(stem.dtype, memory_format=torch.channels_last)
-        more = (0, stem.shape[3] - besides.shape[3], 0, stem.shape[2] - besides.shape[2])
-        besides = F.pad(besides, more, mode="replicate")
-        return mean, fused, [stem.add_(self.besides[packed_format(fused)](besides))], kept
+        besides = [shot.noisy - fused, shot.clean - fused, before]
+        beside = self.besides[packed_format(fused)]
+        assert isinstance(beside, nn.Conv2d)
+        left = level * whole.variance.sqrt()
+        features = self.fusion.enter(fused, left, (besides, beside.weight))
+        return mean, fused, [features], kept
 
     def _average(self, mean: Shot, level: Tensor, shot: Shot, laid: Shot) -> tuple[Shot, Tensor]:
         """Add a neighbour that lies over ``shot`` to the average of those before.

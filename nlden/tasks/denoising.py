@@ -10,7 +10,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from nlden.metrics import flicker
 from nlden.models.image_denoiser import ImageDenoiser
-from nlden.models.pretrained import load_weights
+from nlden.models.pretrained import load, load_weights
 from nlden.models.video_denoiser import VideoDenoiser
 from nlden.tasks.base import Task
 
@@ -47,6 +47,10 @@ class ImageDenoising(Task):
     Args:
         net: the denoiser, called as ``net(noisy, sigma)``.
         weights: weights to start from: a shipped name or a safetensors file.
+        partly: pass over those of them that do not fit a network of another form.
+        teacher: weights of a larger denoiser whose results are the targets instead of the clean
+            pictures (G. Hinton et al.: "Distilling the Knowledge in a Neural Network", 2015). They
+            are what can be known of these, so that the gradients are less random.
         lr: learning rate of Muon.
         adamw_lr: learning rate of AdamW.
     """
@@ -55,13 +59,16 @@ class ImageDenoising(Task):
         self,
         net: ImageDenoiser | VideoDenoiser,
         weights: str | None = None,
+        partly: bool = False,
+        teacher: str | None = None,
         lr: float = 0.01,
         adamw_lr: float = 0.001,
     ) -> None:
         super().__init__(lr, adamw_lr)
         self.net = net.to(memory_format=torch.channels_last)
         if weights is not None:
-            load_weights(self.net, weights)
+            load_weights(self.net, weights, partly=partly)
+        self.teacher = load(teacher) if teacher is not None else None
 
     def edge_modules(self) -> list[nn.Module]:
         """Return stems and tails."""
@@ -74,7 +81,11 @@ class ImageDenoising(Task):
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> STEP_OUTPUT:
         """Return the negative PSNR."""
-        loss = psnr_loss(self(batch["noisy"], batch["sigma"]), batch["clean"])
+        noisy, sigma, target = batch["noisy"], batch["sigma"], batch["clean"]
+        if self.teacher is not None:
+            with torch.no_grad():
+                target = self.teacher(noisy, sigma)
+        loss = psnr_loss(self(noisy, sigma), target)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -123,7 +134,7 @@ class VideoDenoising(ImageDenoising):
         lr: float = 0.0015,
         adamw_lr: float = 0.0005,
     ) -> None:
-        super().__init__(net, weights, lr, adamw_lr)
+        super().__init__(net, weights, lr=lr, adamw_lr=adamw_lr)
         self.temporal = temporal
         self.train_spatial = train_spatial
         net.spatial.requires_grad_(train_spatial)

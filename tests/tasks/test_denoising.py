@@ -128,6 +128,38 @@ def test_a_task_starts_from_weights(tmp_path):
         build(weights="image-base")
 
 
+def test_weights_that_fit_a_network_of_another_form_are_taken():
+    net = ImageDenoiser(UNet((64, 96), (1, 2)))
+    task = ImageDenoising(net, weights="image-base", partly=True)
+    base = load("image-base")
+    assert torch.equal(task.net.stems["rgb"].weight, base.stems["rgb"].weight)
+    other = task.net.body.coarsest[0][0].conv1.weight
+    assert other.shape != base.body.coarsest[0][0].conv1.weight.shape
+    assert other.isfinite().all()
+
+
+def test_a_teacher_shows_the_target_and_is_not_taught(tmp_path):
+    start = build()
+    path = tmp_path / "teacher.safetensors"
+    save(start.net, path, Description("image_denoiser_base"))
+    with pytest.raises(WeightsError, match="does not fit"):
+        build(teacher=str(path))  # the file tells which network it is of
+    teacher = load("image-fast")
+    task = build(teacher="image-fast")
+    task.log = lambda *_, **__: None
+    generator = torch.Generator().manual_seed(0)
+    noisy, clean = torch.rand(2, 2, 3, 16, 16, generator=generator)
+    batch = {"noisy": noisy, "clean": clean, "sigma": torch.full((2, 2), 0.1)}
+    loss = task.training_step(batch, 0)
+    with torch.no_grad():
+        expected = psnr_loss(task(noisy, batch["sigma"]), teacher(noisy, batch["sigma"]))
+    assert float(loss) == pytest.approx(float(expected), abs=1e-4)
+    loss.backward()
+    assert {p.grad is None for p in task.teacher.parameters()} == {True}
+    optimized = [p for p in task.parameters() if p.requires_grad]
+    assert {*optimized} == {*task.net.parameters()}
+
+
 def test_frames_of_a_clip_count_one_by_one():
     clip, other = torch.rand(2, 3, 4, 8, 8), torch.rand(2, 3, 4, 8, 8)
     frames, others = (c.transpose(1, 2).flatten(0, 1) for c in (clip, other))
