@@ -28,7 +28,7 @@ from nlden.evaluation.clip_pairs import (
 from nlden.evaluation.clip_peers import ClipMethod
 from nlden.inference.stream import VideoStream
 from nlden.metrics import flicker
-from nlden.models import ImageDenoiser, VideoDenoiser
+from nlden.models import ImageDenoiser, TemporalShiftDenoiser, VideoDenoiser
 from nlden.models.pretrained import WeightsError, load
 
 _STEP, _STEPS = 1.2, 6  # of the strengths that are tried: their ratio, how many up and down
@@ -67,6 +67,8 @@ def network(
 ) -> ClipMethod:
     """Return a network as a method: a video denoiser as a stream, an image denoiser by frames.
 
+    One with temporal shift takes whole clips.
+
     The method takes RGB clips and stored ones (see :mod:`nlden.evaluation.clip_pairs`).
 
     Args:
@@ -91,6 +93,8 @@ def network(
     @torch.inference_mode()
     def run(clip: Tensor, sigma: float) -> Tensor:
         level = told(clip, sigma)
+        if isinstance(denoiser, TemporalShiftDenoiser):
+            return denoiser(clip[None].to(device), level)[0].cpu()
         clean = [denoiser(f[None].to(device), level)[0].cpu() for f in clip.unbind(1)]
         return torch.stack(clean, dim=1)
 

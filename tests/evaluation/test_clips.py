@@ -8,8 +8,8 @@ from skimage.io import imsave
 from nlden.data.camera_motion import camera_motion
 from nlden.data.clips import list_clips
 from nlden.evaluation.clips import evaluate, mean_rows, network
-from nlden.models import video_denoiser_base
-from nlden.models.pretrained import Description, WeightsError, load_weights, save
+from nlden.models import temporal_shift_denoiser_fast, video_denoiser_base
+from nlden.models.pretrained import Description, WeightsError, load, load_weights, save
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,19 @@ def test_a_video_denoiser_runs_as_a_stream(folder, video_weights):
     for noisy, video in zip(rows[::2], rows[1::2], strict=True):
         assert video.psnr > noisy.psnr + 5
         assert video.flicker < 0.5 * noisy.flicker
+
+
+def test_a_denoiser_with_temporal_shift_sees_whole_clips(tmp_path):
+    path = tmp_path / "shift.safetensors"
+    net = temporal_shift_denoiser_fast()
+    load_weights(net, "image-fast")
+    save(net, path, Description("temporal_shift_denoiser_fast"))
+    run = network(str(path), torch.device("cpu"), torch.float32)
+    clip = torch.rand(3, 4, 24, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = load(path)(clip[None], 0.1)[0]
+    assert torch.allclose(run(clip, 0.1), expected, atol=1e-5)
+    assert not torch.allclose(run(clip[:, :1], 0.1), expected[:, :1], atol=1e-3)
 
 
 def test_networks_take_stored_clips(folder, video_weights):
