@@ -11,6 +11,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from nlden.metrics import flicker
 from nlden.models.image_denoiser import ImageDenoiser
 from nlden.models.pretrained import load, load_weights
+from nlden.models.self_ensemble import TURNS, self_ensemble
 from nlden.models.video_denoiser import VideoDenoiser
 from nlden.tasks.base import Task
 
@@ -50,7 +51,9 @@ class ImageDenoising(Task):
         partly: pass over those of them that do not fit a network of another form.
         teacher: weights of a larger denoiser whose results are the targets instead of the clean
             pictures (G. Hinton et al.: "Distilling the Knowledge in a Neural Network", 2015). They
-            are what can be known of these, so that the gradients are less random.
+            are what can be known of these, so that the gradients are less random. With the
+            network's own weights it learns what it makes of all orientations together.
+        turns: orientations, drawn at random, in which the teacher sees each batch.
         lr: learning rate of Muon.
         adamw_lr: learning rate of AdamW.
     """
@@ -61,6 +64,7 @@ class ImageDenoising(Task):
         weights: str | None = None,
         partly: bool = False,
         teacher: str | None = None,
+        turns: int = 1,
         lr: float = 0.01,
         adamw_lr: float = 0.001,
     ) -> None:
@@ -69,6 +73,7 @@ class ImageDenoising(Task):
         if weights is not None:
             load_weights(self.net, weights, partly=partly)
         self.teacher = load(teacher) if teacher is not None else None
+        self.turns = turns
 
     def edge_modules(self) -> list[nn.Module]:
         """Return stems and tails."""
@@ -83,8 +88,10 @@ class ImageDenoising(Task):
         """Return the negative PSNR."""
         noisy, sigma, target = batch["noisy"], batch["sigma"], batch["clean"]
         if self.teacher is not None:
+            generator = torch.Generator().manual_seed(self.global_step)  # a resumed run's, too
+            turns = torch.randperm(TURNS, generator=generator)[: self.turns].tolist()
             with torch.no_grad():
-                target = self.teacher(noisy, sigma)
+                target = self_ensemble(self.teacher, noisy, sigma, turns)
         loss = psnr_loss(self(noisy, sigma), target)
         self.log("train/loss", loss, prog_bar=True)
         return loss

@@ -12,6 +12,7 @@ from nlden.data import ImageDataModule
 from nlden.encoders import UNet
 from nlden.models import ImageDenoiser, video_denoiser_base
 from nlden.models.pretrained import Description, WeightsError, load, save
+from nlden.models.self_ensemble import TURNS, self_ensemble
 from nlden.tasks import ImageDenoising, VideoDenoising
 from nlden.tasks.denoising import mean_psnr, psnr_loss
 
@@ -138,22 +139,23 @@ def test_weights_that_fit_a_network_of_another_form_are_taken():
     assert other.isfinite().all()
 
 
-def test_a_teacher_shows_the_target_and_is_not_taught(tmp_path):
+def test_a_teacher_shows_the_target_and_is_not_taught(tmp_path, monkeypatch):
     start = build()
     path = tmp_path / "teacher.safetensors"
     save(start.net, path, Description("image_denoiser_base"))
     with pytest.raises(WeightsError, match="does not fit"):
         build(teacher=str(path))  # the file tells which network it is of
     teacher = load("image-fast")
-    task = build(teacher="image-fast")
-    task.log = lambda *_, **__: None
+    task = build(teacher="image-fast", turns=TURNS)
+    monkeypatch.setattr(task, "log", lambda *_, **__: None)
     generator = torch.Generator().manual_seed(0)
     noisy, clean = torch.rand(2, 2, 3, 16, 16, generator=generator)
-    batch = {"noisy": noisy, "clean": clean, "sigma": torch.full((2, 2), 0.1)}
+    sigma = torch.full((2, 2), 0.1)
+    batch = {"noisy": noisy, "clean": clean, "sigma": sigma}
     loss = task.training_step(batch, 0)
     with torch.no_grad():
-        expected = psnr_loss(task(noisy, batch["sigma"]), teacher(noisy, batch["sigma"]))
-    assert float(loss) == pytest.approx(float(expected), abs=1e-4)
+        expected = psnr_loss(task(noisy, sigma), self_ensemble(teacher, noisy, sigma))
+    assert loss.item() == pytest.approx(float(expected), abs=1e-4)
     loss.backward()
     assert {p.grad is None for p in task.teacher.parameters()} == {True}
     optimized = [p for p in task.parameters() if p.requires_grad]
