@@ -43,8 +43,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the refined features."""
         y = self.branch(x)
-        # Large pictures: one map less is alive, and nothing needs the convolution's own result.
-        return y.add_(x) if self.attention is None else x + y
+        # Large pictures: one map less is alive, and nothing needs the branch's own result.
+        return x + y if self.attention is not None and torch.is_grad_enabled() else y.add_(x)
 
     def branch(self, x: Tensor) -> Tensor:
         """Return what is added to the features."""

@@ -240,7 +240,7 @@ class PlaneStream:
 
     def _values(self, planes: Planes) -> list[Tensor]:
         device, white = self._denoiser.device, self._layout.white
-        return [to_device(p, device).float() / white for p in planes]
+        return [to_device(p, device).to(torch.float32, copy=True).div_(white) for p in planes]
 
     def finish(self) -> list[tuple[Planes, Shot | None]]:
         """Return the frames that no other follows; see :meth:`push`."""
@@ -251,16 +251,17 @@ class PlaneStream:
     ) -> list[tuple[Planes, Shot | None]]:
         return [(self._changed(self._waiting.popleft(), c), shot) for c, shot in ready]
 
+    @torch.inference_mode()
     def _changed(self, planes: Planes, changes: list[Tensor]) -> Planes:
+        scales = (self._luma, self._chroma)
         if self._layout.kind == "rgb":
-            changes = [_weighted(changes[0], self._color, self._luma, self._chroma)]
-        else:
-            scales = (self._luma, self._chroma)
-            changes = [s * c for s, c in zip(scales, changes, strict=False)]
+            changes = [_weighted(changes[0], self._color, *scales)]
+            scales = (1.0, 1.0)
         white, largest = self._layout.white, self._layout.largest
+        # In their place: large pictures have no room for more.
         return tuple(
-            (to_device(p, c.device).float() + c * white).round().clamp(0, largest).to(p)
-            for p, c in zip(planes, changes, strict=True)
+            c.mul_(scale * white).add_(to_device(p, c.device)).round_().clamp_(0, largest).to(p)
+            for p, c, scale in zip(planes, changes, scales, strict=False)
         )
 
 

@@ -127,9 +127,11 @@ class ImageDenoiser(nn.Module):
         if more is not None:  # one convolution instead of two: a map less is made and read
             maps += more[0]
             kernel = torch.cat([kernel, more[1]], dim=1)
-        x = torch.cat(maps, dim=1).to(kernel.dtype, memory_format=torch.channels_last)
-        stride = self.body.stride
-        x = F.pad(x, (0, -width % stride, 0, -height % stride), mode="replicate")
+        form = torch.channels_last
+        x = torch.cat([m.to(kernel.dtype, memory_format=form) for m in maps], dim=1)
+        down, right = -height % self.body.stride, -width % self.body.stride
+        if down or right:
+            x = F.pad(x, (0, right, 0, down), mode="replicate")
         return F.conv2d(x, kernel, padding=1)
 
     def subtract(self, features: Tensor, packed: Tensor, level: Tensor) -> Tensor:
