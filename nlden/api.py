@@ -84,7 +84,7 @@ def _array(
     if x.dtype == object:
         raise TypeError("cannot denoise an array of objects; give frames of one size, one array")
     channels_last = x.ndim >= 3 and x.shape[-1] in (1, 2, 3, 4)
-    tensor = torch.from_numpy(np.ascontiguousarray(x))
+    tensor = torch.from_numpy(np.require(x, requirements=["C", "W"]))
     if channels_last:
         tensor = tensor.movedim(-1, -3)
     elif x.ndim == 3:

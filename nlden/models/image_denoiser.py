@@ -123,16 +123,16 @@ class ImageDenoiser(nn.Module):
         height, width = packed.shape[2:]
         stem = self.stems[name]
         assert isinstance(stem, nn.Conv2d)
-        maps, kernel = [packed, level], stem.weight
-        if more is not None:  # one convolution instead of two: a map less is made and read
-            maps += more[0]
-            kernel = torch.cat([kernel, more[1]], dim=1)
+        maps = [packed, level, *(more[0] if more is not None else ())]
         form = torch.channels_last
-        x = torch.cat([m.to(kernel.dtype, memory_format=form) for m in maps], dim=1)
+        x = torch.cat([m.to(stem.weight.dtype, memory_format=form) for m in maps], dim=1)
         down, right = -height % self.body.stride, -width % self.body.stride
         if down or right:
             x = F.pad(x, (0, right, 0, down), mode="replicate")
-        return F.conv2d(x, kernel, padding=1)
+        if more is None:
+            return stem(x)
+        # One convolution instead of two: a map less is made and read.
+        return F.conv2d(x, torch.cat([stem.weight, more[1]], dim=1), padding=1)
 
     def subtract(self, features: Tensor, packed: Tensor, level: Tensor) -> Tensor:
         """Return the packed picture less the noise that the body's features tell, in float32."""
