@@ -129,21 +129,16 @@ def load_weights(
     Args:
         network: the network.
         weights: a shipped name or a safetensors file.
-        partly: pass over all that the network has not, or of another shape, and leave what the
-            file has not.
+        partly: pass over all that the network has not, and leave what the file has not.
 
     Raises:
         WeightsError: if it cannot be read or does not fit the network.
     """
     _, tensors = read(weights)
     own = network.state_dict()
-    if partly:
-        fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
-        _fill(network, own | fitting, find(weights))
-    else:
-        edges = ("stems.", "tails.")
-        kept = {k: v for k, v in tensors.items() if k in own or not k.startswith(edges)}
-        _fill(network, kept, find(weights))
+    edges = ("stems.", "tails.")
+    kept = {k: v for k, v in tensors.items() if k in own or not (partly or k.startswith(edges))}
+    _fill(network, own | kept if partly else kept, find(weights))
 
 
 def _fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

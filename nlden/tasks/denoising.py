@@ -48,12 +48,11 @@ class ImageDenoising(Task):
     Args:
         net: the denoiser, called as ``net(noisy, sigma)``.
         weights: weights to start from: a shipped name or a safetensors file.
-        partly: pass over those of them that do not fit a network of another form.
         teacher: weights of a larger denoiser whose results are the targets instead of the clean
             pictures (G. Hinton et al.: "Distilling the Knowledge in a Neural Network", 2015). They
             are what can be known of these, so that the gradients are less random. With the
             network's own weights it learns what it makes of all orientations together.
-        turns: orientations, drawn at random, in which the teacher sees each batch.
+        turns: orientations, drawn at random, in which the teacher sees each batch, 1 to 8.
         lr: learning rate of Muon.
         adamw_lr: learning rate of AdamW.
     """
@@ -62,16 +61,17 @@ class ImageDenoising(Task):
         self,
         net: ImageDenoiser | VideoDenoiser,
         weights: str | None = None,
-        partly: bool = False,
         teacher: str | None = None,
         turns: int = 1,
         lr: float = 0.01,
         adamw_lr: float = 0.001,
     ) -> None:
         super().__init__(lr, adamw_lr)
+        if not 1 <= turns <= TURNS:
+            raise ValueError(f"turns={turns} must lie in [1, {TURNS}]")
         self.net = net.to(memory_format=torch.channels_last)
         if weights is not None:
-            load_weights(self.net, weights, partly=partly)
+            load_weights(self.net, weights)
         self.teacher = load(teacher) if teacher is not None else None
         self.turns = turns
 

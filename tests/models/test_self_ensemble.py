@@ -11,9 +11,9 @@ from nlden.models.self_ensemble import TURNS, self_ensemble, turned
 orientations = st.integers(0, TURNS - 1)
 
 
-def pictures(kind: str, seed: int = 0) -> torch.Tensor:
+def pictures(kind: str) -> torch.Tensor:
     shape = (2, 3, 12, 20) if kind == "rgb" else (2, 6, 6, 10)
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 @given(kind=st.sampled_from(["rgb", "yuv420"]), first=orientations, second=orientations)

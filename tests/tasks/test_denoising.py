@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from nlden.data import ImageDataModule
 from nlden.encoders import UNet
 from nlden.models import ImageDenoiser, video_denoiser_base
-from nlden.models.pretrained import Description, WeightsError, load, save
+from nlden.models.pretrained import Description, WeightsError, load, load_weights, save
 from nlden.models.self_ensemble import TURNS, self_ensemble
 from nlden.tasks import ImageDenoising, VideoDenoising
 from nlden.tasks.denoising import mean_psnr, psnr_loss
@@ -129,14 +129,16 @@ def test_a_task_starts_from_weights(tmp_path):
         build(weights="image-base")
 
 
-def test_weights_that_fit_a_network_of_another_form_are_taken():
+def test_weights_of_other_widths_are_refused_even_in_part():
     net = ImageDenoiser(UNet((64, 96), (1, 2)))
-    task = ImageDenoising(net, weights="image-base", partly=True)
-    base = load("image-base")
-    assert torch.equal(task.net.stems["rgb"].weight, base.stems["rgb"].weight)
-    other = task.net.body.coarsest[0][0].conv1.weight
-    assert other.shape != base.body.coarsest[0][0].conv1.weight.shape
-    assert other.isfinite().all()
+    with pytest.raises(WeightsError, match="does not fit"):
+        load_weights(net, "image-base", partly=True)
+
+
+@pytest.mark.parametrize("turns", [0, 9])
+def test_there_are_eight_orientations(turns):
+    with pytest.raises(ValueError, match=f"turns={turns}"):
+        build(turns=turns)
 
 
 def test_a_teacher_shows_the_target_and_is_not_taught(tmp_path, monkeypatch):
