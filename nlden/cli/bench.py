@@ -21,7 +21,7 @@ def _group() -> None:
 @app.command("denoise")
 def denoise(
     sigma: Annotated[float, typer.Option(help="Level of the noise, 0 to 255.")] = 25.0,
-    frames: Annotated[int, typer.Option(min=1, help="Length of the clip.")] = 8,
+    frames: Annotated[int, typer.Option(min=1, help="Length of the clip.")] = 32,
     model: Annotated[
         str, typer.Option(help="Weights by name or file, or auto: all that are shipped.")
     ] = "auto",
@@ -29,7 +29,7 @@ def denoise(
     seed: Annotated[int, typer.Option(help="Source of the noise.")] = 0,
     csv: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
 ) -> None:
-    """Compare with FFmpeg's nlmeans on one noisy 960x540 8-bit 4:2:0 file."""
+    """Compare with filters of FFmpeg's on one noisy 960x540 8-bit 4:2:0 file."""
     if not 0 < sigma <= 255:
         raise UsageError(f"--sigma {sigma:g}: give a level above 0, up to 255")
 

@@ -74,7 +74,9 @@ def encode(path: Path, frames: list[Frame]) -> None:
     """Encode frames without loss, with a chord that swells and fades."""
     seconds = len(frames) / RATE
     with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=RATE, options={"qp": "0"})
+        video = container.add_stream(
+            "libx264", rate=RATE, options={"qp": "0", "preset": "ultrafast"}
+        )
         height, width = frames[0].size
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         context = video.codec_context

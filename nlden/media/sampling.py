@@ -11,7 +11,7 @@ from nlden.media.frames import Frame, to_planes
 from nlden.media.reader import VideoReader
 
 _NEAR = 1.0  # seconds that are decoded rather than sought
-_FORWARD = 30  # frames that are decoded at the most on the way to a chosen one
+_FORWARD = 6  # frames that are decoded at the most on the way to a chosen one
 
 
 def sample_frames(

@@ -35,10 +35,12 @@ def test_the_comparison_measures_both(denoiser, tmp_path):
         frames=1,
         size=(120, 160),
         told=(0.5, 1.0),
-        strengths=(6, 10),
+        filters={"fftdnoiz": ["sigma=1", "sigma=60"], "nlmeans": ["s=6", "s=10"]},
     )
-    noisy, auto, fixed, nlmeans = rows
+    noisy, auto, fixed, fftdnoiz, nlmeans = rows
     assert noisy.psnr < nlmeans.psnr < auto.psnr
+    assert noisy.psnr < fftdnoiz.psnr < auto.psnr
+    assert "sigma=60" in fftdnoiz.method
     assert auto.rate > 0
     assert nlmeans.rate > 0
     assert auto.psnr > fixed.psnr - 0.3
