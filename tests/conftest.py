@@ -143,9 +143,9 @@ def _stage(width: int) -> ImageDenoiser:
 def small_video_denoiser() -> Callable[..., VideoDenoiser]:
     """Build small video denoisers; unless ``untrained``, every weight of them says something."""
 
-    def build(untrained: bool = False) -> VideoDenoiser:
+    def build(untrained: bool = False, halve: bool = False) -> VideoDenoiser:
         torch.manual_seed(0)
-        network = VideoDenoiser(_stage(8), _stage(10), search=8)
+        network = VideoDenoiser(_stage(8), _stage(10), search=8, halve=halve)
         for parameter in network.parameters():
             if not untrained and parameter.abs().max() == 0:
                 torch.nn.init.normal_(parameter, std=0.05)

@@ -106,7 +106,7 @@ def copy_blocks(x: Tensor, displacement: Tensor, block: int) -> Tensor:
     height, width = x.shape[2:]
     whole = displacement.floor()
     part = (displacement - whole).to(x.dtype)
-    pixels = x.movedim(1, -1).contiguous()
+    pixels = x.movedim(1, -1)
     places = _windows(pixels, _corners(whole.long(), block), block, _BEFORE, _AFTER)
     for axis in (0, 1):
         first, *others = _cubic(part[..., axis])[..., None, None, None].unbind(3)
@@ -157,5 +157,5 @@ def _windows(pixels: Tensor, corners: Tensor, block: int, before: int, after: in
     picture = torch.arange(batch, device=pixels.device).view(-1, 1, 1, 1)
     starts = (picture * height + y) * wide.shape[2] + x[..., None]
     # Rows of windows are copied whole, pixels one by one take ten times as long.
-    rows = wide.flatten().unfold(0, extent * channels, channels)
+    rows = wide.contiguous().flatten().unfold(0, extent * channels, channels)
     return rows.index_select(0, starts.flatten()).view(*starts.shape, extent, channels)

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from nlden.media.color import NEUTRAL, YCbCr
+from nlden.media.phases import from_phases
 from nlden.noise import (
     compress_jpeg,
     compress_video,
@@ -194,7 +195,7 @@ def noisy_real_clips_yuv420(clean: Tensor, generator: Generator) -> Mapping[str,
     """
     color = _draw_color(generator)
     noisy = quantize(store_yuv420(_noisy_clips(clean, generator), color))
-    luma = F.pixel_shuffle(noisy[:, :4], 2)
+    luma = from_phases(noisy[:, :4])
     found = [estimate_levels([(y, c)]) for y, c in zip(luma, noisy[:, 4:], strict=True)]
     sigma = noisy.new_tensor([[levels.luma, levels.chroma] for levels in found])
     return {"noisy": noisy, "clean": store_yuv420(clean, color), "sigma": sigma}

@@ -17,7 +17,7 @@ from nlden.attention import NonLocal2d
 from nlden.attention.affinity import tracing
 
 _STRIP = 16 << 20  # bytes of the rows of a map that are refined at a time
-_LARGE = 4 * _STRIP  # bytes of a map from which that is worth it
+_LARGE = 2 * _STRIP  # bytes of a map from which that is worth it
 
 Slot = Callable[[int], nn.Module]
 """Builds an attention block for a number of channels."""
@@ -108,6 +108,7 @@ class UNet(nn.Module):
     Args:
         widths: channels of each level, finest first.
         blocks: residual blocks of each level on each side (way down, way up).
+        down_blocks: those of the way down, if they are others.
         gate: slot on the residual branches of the coarsest level.
         bottleneck: slot in the middle of the coarsest level.
         block: the residual blocks, built of a width and the slot on their branch.
@@ -124,27 +125,33 @@ class UNet(nn.Module):
         widths: Sequence[int],
         blocks: Sequence[int],
         *,
+        down_blocks: Sequence[int] | None = None,
         gate: Slot | None = None,
         bottleneck: Slot | None = None,
         block: Callable[[int, Slot | None], ResidualBlock] = ResidualBlock,
     ) -> None:
         super().__init__()
-        if len(widths) != len(blocks) or not widths:
-            raise ValueError(f"widths={widths} and blocks={blocks} must name the same levels")
+        before = blocks if down_blocks is None else down_blocks
+        if not len(widths) == len(blocks) == len(before) > 0:
+            raise ValueError(
+                f"widths={widths}, blocks={blocks} and down_blocks={down_blocks} must name the "
+                "same levels"
+            )
         self.widths = tuple(widths)
         self.stride = 2 ** (len(widths) - 1)
 
-        def level(index: int, attention: Slot | None = None) -> nn.Sequential:
-            return nn.Sequential(*(block(widths[index], attention) for _ in range(blocks[index])))
+        def level(index: int, count: int, attention: Slot | None = None) -> nn.Sequential:
+            return nn.Sequential(*(block(widths[index], attention) for _ in range(count)))
 
         last = len(widths) - 1
         pairs = list(pairwise(widths))
-        self.encoder = nn.ModuleList(level(i) for i in range(last))
+        self.encoder = nn.ModuleList(level(i, before[i]) for i in range(last))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2, bias=False) for a, b in pairs)
         middle = bottleneck(widths[last]) if bottleneck is not None else nn.Identity()
-        self.coarsest = nn.Sequential(level(last, gate), middle, level(last, gate))
+        first, second = (level(last, n[last], gate) for n in (before, blocks))
+        self.coarsest = nn.Sequential(first, middle, second)
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2, bias=False) for a, b in pairs)
-        self.decoder = nn.ModuleList(level(i) for i in range(last))
+        self.decoder = nn.ModuleList(level(i, blocks[i]) for i in range(last))
 
     @property
     def reach(self) -> int | None:
@@ -161,8 +168,9 @@ class UNet(nn.Module):
             if (reach := getattr(block, "reach", None)) is None:
                 return None
             total += reach * self.stride
-        for index, blocks in enumerate([*self.encoder, self.coarsest[0]]):
-            convolutions = 4 * len(blocks)  # two of each block, on both sides
+        sides = ([*self.encoder, self.coarsest[0]], [*self.decoder, self.coarsest[2]])
+        for index, (before, after) in enumerate(zip(*sides, strict=True)):
+            convolutions = 2 * (len(before) + len(after))  # two of each block
             total += (convolutions + 2) * 2**index
         return total
 

@@ -27,6 +27,7 @@ from nlden.evaluation.clip_pairs import (
 )
 from nlden.evaluation.clip_peers import ClipMethod
 from nlden.inference.stream import VideoStream
+from nlden.media.phases import from_phases, to_phases
 from nlden.metrics import flicker
 from nlden.models import ImageDenoiser, TemporalShiftDenoiser, VideoDenoiser
 from nlden.models.pretrained import WeightsError, load
@@ -107,12 +108,12 @@ def _stream(denoiser: VideoDenoiser, clip: Tensor, level: Tensor) -> Tensor:
     rgb = len(clip) == 3
     if rgb:
         even = F.pad(frames, (0, width % 2, 0, height % 2), mode="replicate")
-        frames = F.pixel_unshuffle(even, 2)
+        frames = to_phases(even)
     stream = VideoStream(denoiser)
     shots = [s for f in frames for s in stream.push(f[None], level)]
     shots += stream.finish(level)
     clean = torch.cat([s.clean for s in shots])
-    return (F.pixel_shuffle(clean, 2) if rgb else clean).transpose(0, 1)[..., :height, :width]
+    return (from_phases(clean) if rgb else clean).transpose(0, 1)[..., :height, :width]
 
 
 def evaluate(

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nlden.media.color import NEUTRAL, YCbCr, pack_yuv420, unpack_yuv420
+from nlden.media.phases import from_phases, to_phases
 from nlden.media.probe import SUBSAMPLING
 from nlden.noise.estimation import Levels
 
@@ -91,7 +92,7 @@ class Packing:
             )
             rgb = self.color.to_rgb(torch.cat([values[0], wide[0, :, :height, :width]]))
         even = F.pad(rgb[None], (0, width % 2, 0, height % 2), mode="replicate")
-        return F.pixel_unshuffle(even, 2)
+        return to_phases(even)
 
     def leave(self, change: Tensor, values: Sequence[Tensor]) -> list[Tensor]:
         """Return what a change of the packed picture adds to its planes.
@@ -104,7 +105,7 @@ class Packing:
         if self._by_planes:
             parts = unpack_yuv420(change, (height, width))
             return [part[0] for part in parts[: len(values)]]
-        rgb = F.pixel_shuffle(change, 2)[0, :, :height, :width]
+        rgb = from_phases(change)[0, :, :height, :width]
         if self.kind == "gray":
             return [rgb.mean(0, keepdim=True)]
         if self.kind == "rgb":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nlden.inference.engines import to_device
 from nlden.inference.packing import Packing
-from nlden.inference.stream import StreamState, VideoStream
+from nlden.inference.stream import SMALL, StreamState, VideoStream
 from nlden.inference.tiles import tiled
 from nlden.media.color import YCbCr
 from nlden.media.probe import Layout
@@ -152,23 +152,38 @@ class ChangeStream:
         """Return how many frames come in before the first comes out, less one."""
         return self._video.latency if self._video is not None else 0
 
+    @property
+    def _sigma(self) -> Tensor:
+        return torch.tensor([self._packing.sigma], device=self._denoiser.device)
+
+    @torch.inference_mode()
+    def look(self, values: Sequence[Tensor]) -> Shot | None:
+        """Return what :meth:`push` needs of a frame alone; another thread may do it before.
+
+        Networks of images have nothing to do before, and large frames wait.
+        """
+        if self._video is None or sum(v.nbytes for v in values) > SMALL:
+            return None
+        return self._video.look(self._packing.enter(values), self._sigma)
+
     @torch.inference_mode()
     def push(
-        self, values: Sequence[Tensor], *, cut: bool = False
+        self, values: Sequence[Tensor], *, cut: bool = False, shot: Shot | None = None
     ) -> list[tuple[list[Tensor], Shot | None]]:
         """Take the next frame.
 
         Args:
             values: float planes on the device, shaped as in :class:`nlden.media.Frame`.
             cut: whether it is the first of a shot.
+            shot: what :meth:`look` returned of it; None looks now.
 
         Returns:
             For each frame that is ready the change of its planes, and what the next depends on.
         """
         if self._video is None:
             return [([*self._denoiser.by_tiles(self.once, values, self._packing)], None)]
-        packed = self._packing.enter(values)
-        ready = self._video.push(packed, packed.new_tensor([self._packing.sigma]), cut=cut)
+        frame = self._packing.enter(values) if shot is None else shot
+        ready = self._video.push(frame, self._sigma, cut=cut)
         self._waiting.append(values)
         return self._leave(ready)
 
@@ -177,8 +192,7 @@ class ChangeStream:
         """Return the frames that no other follows."""
         if self._video is None:
             return []
-        sigma = torch.tensor([self._packing.sigma], device=self._denoiser.device)
-        return self._leave(self._video.finish(sigma))
+        return self._leave(self._video.finish(self._sigma))
 
     def _leave(self, shots: Sequence[Shot]) -> list[tuple[list[Tensor], Shot | None]]:
         return [(self._packing.leave(s.clean - s.noisy, self._waiting.popleft()), s) for s in shots]
@@ -187,7 +201,7 @@ class ChangeStream:
     def once(self, *values: Tensor) -> list[Tensor]:
         """Return what a network of images adds to a picture, in one piece."""
         packed = self._packing.enter(values)
-        clean = self._denoiser.network(packed, packed.new_tensor([self._packing.sigma]))
+        clean = self._denoiser.network(packed, self._sigma)
         return self._packing.leave(clean.sub_(packed), values)
 
 
@@ -217,12 +231,19 @@ class PlaneStream:
         """Return how many frames come in before the first comes out, less one."""
         return 0 if self._keeps else self._changes.latency
 
-    def push(self, planes: Planes, *, cut: bool = False) -> list[tuple[Planes, Shot | None]]:
+    def look(self, planes: Planes) -> Shot | None:
+        """Return what :meth:`push` needs of a frame alone; another thread may do it before."""
+        return None if self._keeps else self._changes.look(self._values(planes))
+
+    def push(
+        self, planes: Planes, *, cut: bool = False, shot: Shot | None = None
+    ) -> list[tuple[Planes, Shot | None]]:
         """Take the next frame.
 
         Args:
             planes: its codes.
             cut: whether it is the first of a shot.
+            shot: what :meth:`look` returned of it; None looks now.
 
         Returns:
             The denoised codes of each frame that is ready, of the same shapes and types, and what
@@ -233,7 +254,7 @@ class PlaneStream:
         if isinstance(self._denoiser.network, ImageDenoiser):
             return [(tuple(self._denoiser.by_tiles(self._once, planes, self._packing)), None)]
         self._waiting.append(planes)
-        return self._round(self._changes.push(self._values(planes), cut=cut))
+        return self._round(self._changes.push(self._values(planes), cut=cut, shot=shot))
 
     def _once(self, *planes: Tensor) -> Planes:
         return self._changed(planes, self._changes.once(*self._values(planes)))

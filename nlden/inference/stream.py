@@ -1,6 +1,7 @@
 """Frames in, frames out: a video denoiser over a stream, at constant memory."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,11 @@ from torch import Tensor
 from nlden.inference.tiles import tiled
 from nlden.models.image_denoiser import noise_map
 from nlden.models.video_denoiser import Shot, VideoDenoiser
+
+SMALL = 8 << 20
+"""Bytes of a packed frame up to which a CPU does several things side by side.
+
+The layers of small frames do not keep all cores busy; large ones would take too much memory."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ class VideoStream:
         self.network = network
         self.tile = tile
         self.state = state or StreamState()
+        self._threads = ThreadPoolExecutor(network.ahead + 1)
 
     @property
     def latency(self) -> int:
@@ -74,11 +81,30 @@ class VideoStream:
         return self.network.ahead
 
     @torch.inference_mode()
-    def push(self, noisy: Tensor, sigma: Tensor | float, *, cut: bool = False) -> list[Shot]:
-        """Take the next frame.
+    def look(self, noisy: Tensor, sigma: Tensor | float) -> Shot:
+        """Return what the network makes of a frame alone, as :meth:`push` takes it.
+
+        It does not depend on other frames, so that another thread may do it before.
 
         Args:
             noisy: packed, ``(1, 12 or 6, h, w)``.
+            sigma: its noise, as :class:`VideoDenoiser` takes it.
+        """
+        noisy = noisy.float()
+        level = noise_map(sigma, noisy)
+
+        def look(noisy: Tensor, level: Tensor) -> tuple[Tensor]:
+            return (self.network.look(noisy, level).clean,)
+
+        (clean,) = self._tiled(look, [noisy, level], [noisy])
+        return Shot(noisy, clean, noisy, torch.ones_like(level))
+
+    @torch.inference_mode()
+    def push(self, frame: Tensor | Shot, sigma: Tensor | float, *, cut: bool = False) -> list[Shot]:
+        """Take the next frame.
+
+        Args:
+            frame: packed, ``(1, 12 or 6, h, w)``, or what :meth:`look` returned of it.
             sigma: its noise, as :class:`VideoDenoiser` takes it.
             cut: whether it is the first of a shot.
 
@@ -90,6 +116,7 @@ class VideoStream:
             ValueError: if the frame is of another format or size than those before, or holds
                 what is no number, which every frame after it would inherit.
         """
+        noisy = frame.noisy if isinstance(frame, Shot) else frame
         if not noisy.isfinite().all():
             raise ValueError("the frame holds NaN or infinite values; replace them before")
         last = self.state.pending[-1] if self.state.pending else self.state.past
@@ -99,18 +126,11 @@ class VideoStream:
                 f"{tuple(last.noisy.shape)}; finish this stream and open another"
             )
         ready = self.finish(sigma) if cut else []
-        noisy = noisy.float()
-        level = noise_map(sigma, noisy)
-
-        def look(noisy: Tensor, level: Tensor) -> tuple[Tensor]:
-            return (self.network.look(noisy, level).clean,)
-
-        (clean,) = self._tiled(look, [noisy, level], [noisy])
-        shot = Shot(noisy, clean, noisy, torch.ones_like(level))
+        shot = frame if isinstance(frame, Shot) else self.look(frame, sigma)
         pending = (*self.state.pending, shot)
         self.state = StreamState(self.state.past, pending)
         if len(pending) > self.network.ahead:
-            ready.append(self._next(level))
+            ready.append(self._next(noise_map(sigma, shot.noisy)))
         return ready
 
     @torch.inference_mode()
@@ -134,7 +154,7 @@ class VideoStream:
             tiles = iter(maps)
             here = [Shot(**{name: next(tiles) for name in names}) for _ in parts]
             before = None if past is None else here.pop()
-            done = self.network.denoise(here[0], level, before, here[1:])
+            done = self.network.denoise(here[0], level, before, here[1:], self._each)
             return done.clean, done.fused, done.variance
 
         maps = [level, *(part[name] for part in parts for name in names)]
@@ -142,6 +162,13 @@ class VideoStream:
         done = Shot(shot.noisy, *self._tiled(denoise, maps, like))
         self.state = StreamState(done, tuple(following))
         return done
+
+    def _each(self, function: Callable[[Shot], Shot], shots: Sequence[Shot]) -> Iterable[Shot]:
+        """Apply a function to each shot, to small ones on a CPU side by side."""
+        small = all(s.noisy.device.type == "cpu" and s.noisy.nbytes <= SMALL for s in shots)
+        if len(shots) < 2 or not small:
+            return map(function, shots)
+        return self._threads.map(torch.inference_mode()(function), shots)
 
     def _tiled(
         self,

@@ -2,10 +2,12 @@
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from nlden.inference.planes import Planes
+from nlden.jobs.pipeline import read_ahead
 from nlden.media.color import YCbCr
 from nlden.media.cuts import CutDetector
 from nlden.media.frames import Frame
@@ -27,7 +29,12 @@ class Stream(Protocol):
     def latency(self) -> int:
         """Return how many frames come in before the first comes out, less one."""
 
-    def push(self, planes: Planes, *, cut: bool = False) -> list[tuple[Planes, Shot | None]]:
+    def look(self, planes: Planes) -> Shot | None:
+        """Return what is made of a frame alone."""
+
+    def push(
+        self, planes: Planes, *, cut: bool = False, shot: Shot | None = None
+    ) -> list[tuple[Planes, Shot | None]]:
         """Take a frame; return those that are ready, and what the next depends on."""
 
     def finish(self) -> list[tuple[Planes, Shot | None]]:
@@ -48,13 +55,22 @@ class Denoiser(Protocol):
         """Open a stream of frames."""
 
 
+@dataclass(frozen=True)
+class _Looked:
+    """A frame that is to be denoised, whether it is the first of a shot, and what it is alone."""
+
+    frame: Frame
+    cut: bool
+    shot: Shot | None
+
+
 def clean_frames(
     items: Iterable[Item], stream: Stream, passed: int = 0
 ) -> Generator[tuple[Item, Shot | None], None, None]:
     """Denoise the frames among the items of a file.
 
     Frames come out in their order, packets as they come. A stream that looks at neighbours is
-    told where cuts lie.
+    told where cuts lie. Another thread reads the items, some ahead, and looks at frames alone.
 
     Args:
         items: frames and packets.
@@ -65,36 +81,47 @@ def clean_frames(
     Yields:
         Each item, and for a denoised frame what the next one depends on.
     """
-    detector = CutDetector() if stream.latency else None
-    unflagged: deque[tuple[Frame, bool]] = deque()
     waiting: deque[Frame] = deque()
-    number = 0
 
     def ready(clean: Iterable[tuple[Planes, Shot | None]]) -> Iterator[tuple[Item, Shot | None]]:
         for planes, shot in clean:
             yield replace(waiting.popleft(), planes=planes), shot
 
-    def flagged(flags: Sequence[bool]) -> Iterator[tuple[Item, Shot | None]]:
+    with closing(read_ahead(_looked(items, stream, passed))) as looked:
+        for item in looked:
+            if isinstance(item, _Looked):
+                frame = item.frame
+                waiting.append(frame)
+                yield from ready(stream.push(frame.planes, cut=item.cut, shot=item.shot))
+            else:
+                yield item, None
+    yield from ready(stream.finish())
+
+
+def _looked(items: Iterable[Item], stream: Stream, passed: int) -> Iterator["Item | _Looked"]:
+    """Look at the frames to denoise and tell where cuts lie; see :func:`clean_frames`."""
+    detector = CutDetector() if stream.latency else None
+    unflagged: deque[tuple[Frame, bool]] = deque()
+    number = 0
+
+    def flagged(flags: Sequence[bool]) -> Iterator[_Looked]:
         for flag in flags:
             frame, new = unflagged.popleft()
             if new:
-                waiting.append(frame)
-                yield from ready(stream.push(frame.planes, cut=flag))
+                yield _Looked(frame, flag, stream.look(frame.planes))
 
     for item in items:
         if not isinstance(item, Frame):
-            yield item, None
+            yield item
             continue
         new = number >= passed
         number += 1
         if not new:
-            yield replace(item, planes=(), alpha=None), None
+            yield replace(item, planes=(), alpha=None)
         if detector is not None and item.planes:
             unflagged.append((item, new))
             yield from flagged(detector.push(item.luma))
         elif new:
-            waiting.append(item)
-            yield from ready(stream.push(item.planes))
+            yield _Looked(item, False, stream.look(item.planes))
     if detector is not None:
         yield from flagged(detector.finish())
-    yield from ready(stream.finish())

@@ -15,7 +15,7 @@ from nlden.inference.planes import PlaneDenoiser
 from nlden.jobs.cleaning import CONTEXT, Denoiser, clean_frames
 from nlden.jobs.journal import Journal, ResumeError, fingerprint, kept_frames, source_identity
 from nlden.jobs.levels import Noise, estimate_frames, estimate_video
-from nlden.jobs.pipeline import WriteBehind, read_ahead
+from nlden.jobs.pipeline import WriteBehind
 from nlden.media.color import YCbCr
 from nlden.media.frames import Frame
 from nlden.media.pipes import is_pipe
@@ -263,8 +263,7 @@ def denoise_video(
         with writer:
             with (
                 WriteBehind(writer.take) as behind,
-                closing(read_ahead(reader)) as items,
-                closing(clean_frames(items, stream, passed)) as cleaned,
+                closing(clean_frames(reader, stream, passed)) as cleaned,
             ):
                 for item, shot in cleaned:
                     if isinstance(item, Frame):

@@ -147,7 +147,12 @@ class _TrialStream:
     def latency(self) -> int:
         return self._inner.latency
 
-    def push(self, planes: Planes, *, cut: bool = False) -> list[tuple[Planes, Shot | None]]:
+    def look(self, planes: Planes) -> Shot | None:
+        return None  # what is timed is all of it
+
+    def push(
+        self, planes: Planes, *, cut: bool = False, shot: Shot | None = None
+    ) -> list[tuple[Planes, Shot | None]]:
         self._frames += 1
         # As many in a row as give a frame of a network that looks ahead, or one.
         if any(0 <= self._frames - 1 - at <= self.latency for at in _TRIED):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from nlden.inference.planes import PlaneDenoiser, Planes
 from nlden.jobs.cleaning import Item, clean_frames
 from nlden.jobs.denoise import Request, clean_still, video_levels
-from nlden.jobs.pipeline import WriteBehind, read_ahead
+from nlden.jobs.pipeline import WriteBehind
 from nlden.media.color import MATRIX_TAGS
 from nlden.media.frames import Frame, from_planes
 from nlden.media.probe import Layout, MediaError, VideoInfo
@@ -72,11 +72,12 @@ def _frame_at(
         info, levels = reader.info, video_levels(reader, request)
         stream = denoiser.stream(info.layout, info.color, levels, request.strengths)
         seen: deque[Frame] = deque()
-        for item, _ in clean_frames(_seen(reader, seen), stream):
-            if isinstance(item, Frame):
-                source_frame = seen.popleft()
-                if item.pts * info.time_base >= moment:
-                    return (source_frame.planes, item.planes), info, levels
+        with closing(clean_frames(_seen(reader, seen), stream)) as cleaned:
+            for item, _ in cleaned:
+                if isinstance(item, Frame):
+                    source_frame = seen.popleft()
+                    if item.pts * info.time_base >= moment:
+                        return (source_frame.planes, item.planes), info, levels
     raise MediaError(f"{source}: no frame at {second:g} s")
 
 
@@ -195,8 +196,7 @@ def sample(
         with (
             writer,
             WriteBehind(writer.take) as behind,
-            closing(read_ahead(reader)) as items,
-            closing(clean_frames(_seen(items, seen), stream)) as cleaned,
+            closing(clean_frames(_seen(reader, seen), stream)) as cleaned,
         ):
             for item, _ in cleaned:
                 if isinstance(item, Frame):

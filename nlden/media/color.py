@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nlden.media.phases import from_phases, to_phases
+
 _KR_KB = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
 
 MATRIX_TAGS = {"bt601": 5, "bt709": 1, "bt2020": 9}
@@ -93,10 +95,10 @@ def pack_yuv420(luma: Tensor, chroma: Tensor) -> Tensor:
     """
     height, width = luma.shape[2:]
     luma = F.pad(luma, (0, width % 2, 0, height % 2), mode="replicate")
-    return torch.cat([F.pixel_unshuffle(luma, 2), chroma], dim=1)
+    return torch.cat([to_phases(luma), chroma], dim=1)
 
 
 def unpack_yuv420(packed: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return luma ``(B, 1, H, W)`` of the given size and chroma ``(B, 2, h, w)``."""
-    luma = F.pixel_shuffle(packed[:, :4], 2)
+    luma = from_phases(packed[:, :4])
     return luma[:, :, : size[0], : size[1]], packed[:, 4:]

@@ -8,7 +8,12 @@ from nlden.models.image_denoiser import (
     image_denoiser_tiny,
 )
 from nlden.models.temporal_shift import TemporalShiftDenoiser, temporal_shift_denoiser_fast
-from nlden.models.video_denoiser import VideoDenoiser, video_denoiser_base, video_denoiser_fast
+from nlden.models.video_denoiser import (
+    VideoDenoiser,
+    video_denoiser_base,
+    video_denoiser_fast,
+    video_denoiser_real,
+)
 
 __all__ = [
     "ImageDenoiser",
@@ -21,4 +26,5 @@ __all__ = [
     "temporal_shift_denoiser_fast",
     "video_denoiser_base",
     "video_denoiser_fast",
+    "video_denoiser_real",
 ]

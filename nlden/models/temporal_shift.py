@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nlden.attention import NonLocal3d, SqueezeExcitation
+from nlden.attention import NonLocal3d
 from nlden.encoders import ResidualBlock, UNet
-from nlden.models.image_denoiser import ImageDenoiser
+from nlden.models.image_denoiser import GATE, ImageDenoiser
 
 _SHARE = 8  # one in so many channels comes from each neighbour
 
@@ -121,7 +121,7 @@ def temporal_shift_denoiser_fast(
     body = UNet(
         (32, 64, 128),
         (1, 2, 1),
-        gate=partial(SqueezeExcitation, window=9),
+        gate=GATE,
         bottleneck=partial(ClipNonLocal, window=(extent, 16, 16), block=(1, 8, 8)),
         block=ShiftedBlock if shift else ResidualBlock,
     )

@@ -8,8 +8,9 @@ are laid over each other by the block matching of non-local filters instead of o
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,10 @@ from torch.nn import functional as F
 
 from nlden.attention.block_matching import copy_blocks, match_blocks
 from nlden.attention.squeeze_excitation import box_mean
+from nlden.encoders import UNet
+from nlden.media.phases import from_phases, halved, to_phases
 from nlden.models.image_denoiser import (
+    GATE,
     PACKED,
     ImageDenoiser,
     image_denoiser,
@@ -30,9 +34,13 @@ from nlden.models.image_denoiser import (
 
 _LIMIT = 4.0  # levels of noise by which frames that show the same differ at the most
 _FAINTEST = 0.25 / 255  # of a noiseless video, whose frames must differ by something
-_NEAR = 5  # positions along each axis over which squared differences are averaged
+_NEAR = 5  # places along each axis over which squared differences are averaged
 _COARSE = 4  # pixels that the first search averages along each axis
 _CALM = 3  # power of the past's share in the average that is its share in the result
+
+
+Each: TypeAlias = "Callable[[Callable[[Shot], Shot], Sequence[Shot]], Iterable[Shot]]"
+"""Applies a function to each of some shots, as :func:`map` does, or in threads."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,7 @@ class Mismatch(nn.Module):
     Args:
         formats: packed formats.
         width: of the convolutions.
+        halve: look at a quarter of the positions, each the mean of four.
 
     Shape:
         Differences of the clean and of the fused frames in levels of noise, both
@@ -79,8 +88,9 @@ class Mismatch(nn.Module):
         variance of the mismatch, likewise in parts of that of the noise, ``(B, 2, h, w)``.
     """
 
-    def __init__(self, formats: Sequence[str], width: int) -> None:
+    def __init__(self, formats: Sequence[str], width: int, *, halve: bool = False) -> None:
         super().__init__()
+        self.halve = halve
         self.stems = nn.ModuleDict(
             {n: nn.Conv2d(2 * PACKED[n] + 6, width, 3, padding=1) for n in formats}
         )
@@ -93,15 +103,22 @@ class Mismatch(nn.Module):
 
     def forward(self, clean: Tensor, fused: Tensor, variance: Tensor) -> Tensor:
         """Return the variance of the mismatch."""
-        squares = torch.cat([_mean_square(clean), _mean_square(fused)], dim=1)
-        near = box_mean(squares, _NEAR)
-        x = torch.cat([clean, fused, variance, near.sqrt()], dim=1)
+        height, width = variance.shape[2:]
+        squares = [_mean_square(clean), _mean_square(fused)]
+        seen = [clean, fused, variance, *squares]
+        if self.halve:
+            seen = [halved(t) for t in seen]
+        near = box_mean(torch.cat(seen[3:], dim=1), _NEAR)
+        x = torch.cat([*seen[:3], near.sqrt()], dim=1)
         x = x.to(self.hidden.weight.dtype, memory_format=torch.channels_last)
         stem = self.stems[packed_format(clean)]
         y = self.tail(F.relu(self.hidden(F.relu(stem(x)))))
         # Planes that lie apart: logarithms and powers of interleaved ones take many times as long.
         rest, factor = y.to(near.dtype, memory_format=torch.contiguous_format).split(2, dim=1)
-        return F.softplus(rest) + factor.exp() * near[:, :2]
+        result = F.softplus(rest) + factor.exp() * near[:, :2]
+        if not self.halve:
+            return result
+        return F.interpolate(result, scale_factor=2.0, mode="bilinear")[..., :height, :width]
 
 
 def _mean_square(difference: Tensor) -> Tensor:
@@ -131,6 +148,7 @@ class VideoDenoiser(nn.Module):
         fusion: the second network.
         ahead: frames that are looked ahead, the latency.
         mismatch: width of the network that sees the mismatch.
+        halve: whether it looks at a quarter of the positions.
         block: extent in pixels of the blocks that are matched, a multiple of 4.
         search: how far blocks are sought, in pixels.
 
@@ -147,6 +165,7 @@ class VideoDenoiser(nn.Module):
         *,
         ahead: int = 2,
         mismatch: int = 32,
+        halve: bool = False,
         block: int = 16,
         search: int = 32,
     ) -> None:
@@ -155,7 +174,7 @@ class VideoDenoiser(nn.Module):
         self.fusion = fusion
         self.ahead, self.block, self.search = ahead, block, search
         self.formats = tuple(n for n in fusion.formats if n in spatial.formats)
-        self.mismatch = Mismatch(self.formats, mismatch)
+        self.mismatch = Mismatch(self.formats, mismatch, halve=halve)
         width = fusion.body.widths[0]
         self.besides = nn.ModuleDict()
         for name in self.formats:
@@ -172,6 +191,8 @@ class VideoDenoiser(nn.Module):
         # From one end of a block over its margin to the farthest place that it is sought at.
         match = self.block + self.search + 3 * _COARSE
         seen = 3 + _NEAR // 2  # of the mismatch
+        if self.mismatch.halve:
+            seen = 2 * seen + 2
         return max(alone, together + seen + -(-match // 2))
 
     @property
@@ -195,10 +216,10 @@ class VideoDenoiser(nn.Module):
         rgb = x.shape[1] == 3
         if rgb:
             frames = F.pad(frames, (0, width % 2, 0, height % 2), mode="replicate")
-            frames = F.pixel_unshuffle(frames, 2)
+            frames = to_phases(frames)
         stages = self._denoise(frames.unflatten(0, (len(x), -1)).transpose(1, 2), sigma)
         if rgb:
-            stages = [F.pixel_shuffle(y, 2)[..., :height, :width] for y in stages]
+            stages = [from_phases(y)[..., :height, :width] for y in stages]
         first, second = (y.unflatten(0, (len(x), -1)).transpose(1, 2) for y in stages)
         return first, second
 
@@ -222,7 +243,12 @@ class VideoDenoiser(nn.Module):
         return Shot(noisy, self.spatial(noisy, level), noisy, torch.ones_like(level))
 
     def denoise(
-        self, shot: Shot, level: Tensor, past: Shot | None, following: Sequence[Shot]
+        self,
+        shot: Shot,
+        level: Tensor,
+        past: Shot | None,
+        following: Sequence[Shot],
+        each: Each = map,
     ) -> Shot:
         """Denoise a frame with its neighbours.
 
@@ -231,33 +257,43 @@ class VideoDenoiser(nn.Module):
             level: its noise, ``(B, 2, h, w)``.
             past: the frame before, as this method returned it; None if there is none.
             following: up to ``ahead`` frames that follow, as :meth:`look` returns them.
+            each: applies a function to each neighbour; they do not depend on each other.
         """
-        mean, fused, features, kept = self._gather(shot, level, past, following)
+        mean, fused, features, kept = self._gather(shot, level, past, following, each)
         clean = self.fusion.subtract(self.fusion.body.refine(features), fused, level)
         if kept is not None:
-            clean = torch.addcmul(kept[0], kept[1], clean)
+            clean = torch.lerp(clean, *kept)
         return Shot(shot.noisy, clean, mean.fused, mean.variance)
 
     def _gather(
-        self, shot: Shot, level: Tensor, past: Shot | None, following: Sequence[Shot]
+        self,
+        shot: Shot,
+        level: Tensor,
+        past: Shot | None,
+        following: Sequence[Shot],
+        each: Each,
     ) -> tuple[Shot, Tensor, list[Tensor], tuple[Tensor, Tensor] | None]:
         """Return the average with the past, the fused frame and the second network's features.
 
         These are for :meth:`nlden.encoders.UNet.refine`. Where there is a past also what the result
-        keeps of it: the clean frame before times its share, and the share of the new frame.
+        keeps of it: the clean frame before, and its share.
 
         On its own, so that what it lays over the frame is gone when the second network runs.
         """
         mean, before, kept = shot, torch.zeros_like(shot.noisy), None
+        here = _luma(shot.clean)
+        others = [] if past is None else [past]
+        others += following[: self.ahead]
+        laid = list(
+            each(lambda other: self._weigh(shot, level, self._lay_over(here, other)), others)
+        )
         if past is not None:
-            laid = self._lay_over(shot, past)
-            mean, share = self._average(shot, level, shot, laid)
-            before = share * (laid.clean - mean.fused)
-            calm = share**_CALM
-            kept = calm * laid.clean, 1 - calm
+            mean, share = _average(shot, laid[0])
+            before = share * (laid[0].clean - mean.fused)
+            kept = laid.pop(0).clean, share**_CALM
         whole = mean
-        for other in following[: self.ahead]:
-            whole, _ = self._average(whole, level, shot, self._lay_over(shot, other))
+        while laid:  # each is gone when it has been added
+            whole, _ = _average(whole, laid.pop(0))
         fused = whole.fused
         besides = [shot.noisy - fused, shot.clean - fused, before]
         beside = self.besides[packed_format(fused)]
@@ -266,59 +302,62 @@ class VideoDenoiser(nn.Module):
         features = self.fusion.enter(fused, left, (besides, beside.weight))
         return mean, fused, [features], kept
 
-    def _average(self, mean: Shot, level: Tensor, shot: Shot, laid: Shot) -> tuple[Shot, Tensor]:
-        """Add a neighbour that lies over ``shot`` to the average of those before.
-
-        Returns the average, and the share of the neighbour in it, ``(B, 12 or 6, h, w)``.
-        """
+    def _weigh(self, shot: Shot, level: Tensor, laid: Shot) -> Shot:
+        """Return a neighbour that lies over ``shot``, its variance with that of the mismatch."""
         channels = shot.noisy.shape[1]
         unit = spread(level, channels) + _FAINTEST
         differences = [
             ((a - b) / unit).clamp(-_LIMIT, _LIMIT)
             for a, b in ((laid.clean, shot.clean), (laid.fused, shot.noisy))
         ]
-        weight = 1 / (laid.variance + self.mismatch(*differences, laid.variance))
+        variance = laid.variance + self.mismatch(*differences, laid.variance)
         if channels == PACKED["rgb"]:
-            weight = weight.mean(1, keepdim=True).expand(-1, 2, -1, -1)
-        total = 1 / mean.variance + weight
+            variance = (1 / (1 / variance).mean(1, keepdim=True)).expand(-1, 2, -1, -1)
         # A difference that noise does not explain must not shine through.
-        near = shot.noisy + differences[1] * unit
-        share = spread(weight / total, channels)
-        fused = mean.fused + share * (near - mean.fused)
-        return Shot(shot.noisy, shot.clean, fused, 1 / total), share
+        near = torch.addcmul(shot.noisy, differences[1], unit)
+        return replace(laid, fused=near, variance=variance)
 
     @torch.no_grad()
-    def _lay_over(self, shot: Shot, other: Shot) -> Shot:
-        """Return a neighbour, displaced so that it lies over ``shot``."""
-        channels = shot.noisy.shape[1]
-        a, b = (_luma(s.clean) for s in (shot, other))
-        small = [F.avg_pool2d(p, _COARSE, ceil_mode=True, count_include_pad=False) for p in (a, b)]
+    def _lay_over(self, here: Tensor, other: Shot) -> Shot:
+        """Return a neighbour, displaced so that it lies over the frame whose luma is given."""
+        pictures = (other.fused, other.clean)
+        full = 4 if packed_format(other.clean) == "yuv420" else PACKED["rgb"]
+        planes = from_phases(torch.cat([p[:, :full] for p in pictures], dim=1))
+        there = planes[:, planes.shape[1] // 2 :].mean(1, keepdim=True)
+        small = [halved(halved(p)) for p in (here, there)]
         block = self.block
         # First in an averaged picture, then exactly.
         coarse = match_blocks(
             *small, block=block // _COARSE, margin=2, reach=self.search // _COARSE
         )
         moved = match_blocks(
-            a, b, block=block, margin=4, reach=_COARSE - 1, around=_COARSE * coarse
+            here, there, block=block, margin=4, reach=_COARSE - 1, around=_COARSE * coarse
         )
-        both = torch.stack([other.fused, other.clean], dim=1)
-        if channels == PACKED["rgb"]:
-            full, rest = both.flatten(1, 2), []
-        else:
-            full = both[:, :, :4].flatten(1, 2)
-            rest = [copy_blocks(both[:, :, 4:].flatten(1, 2), moved / 2, block // 2)]
-        laid = [F.pixel_unshuffle(copy_blocks(F.pixel_shuffle(full, 2), moved, block), 2), *rest]
-        fused, clean = torch.cat([m.unflatten(1, (2, -1)) for m in laid], dim=2).unbind(1)
+        laid = to_phases(copy_blocks(planes, moved, block)).chunk(2, dim=1)
+        if full < other.clean.shape[1]:
+            chroma = torch.cat([p[:, full:] for p in pictures], dim=1)
+            rest = copy_blocks(chroma, moved / 2, block // 2).chunk(2, dim=1)
+            laid = tuple(torch.cat(pair, dim=1) for pair in zip(laid, rest, strict=True))
         # Whole steps: no variance falls below the least.
         variance = copy_blocks(other.variance, (moved / 2).round(), block // 2)
-        return Shot(other.noisy, clean, fused, variance)
+        return Shot(other.noisy, laid[1], laid[0], variance)
+
+
+def _average(mean: Shot, other: Shot) -> tuple[Shot, Tensor]:
+    """Add a neighbour to the average of a frame with those before.
+
+    Returns the average, and the share of the neighbour in it, ``(B, 12 or 6, h, w)``.
+    """
+    total = 1 / mean.variance + 1 / other.variance
+    share = spread(1 / (other.variance * total), mean.noisy.shape[1])
+    fused = torch.lerp(mean.fused, other.fused, share)
+    return replace(mean, fused=fused, variance=1 / total), share
 
 
 def _luma(packed: Tensor) -> Tensor:
     """Return the luma of a packed picture, or the mean of R, G and B: ``(B, 1, H, W)``."""
-    if packed_format(packed) == "rgb":
-        return F.pixel_shuffle(packed, 2).mean(1, keepdim=True)
-    return F.pixel_shuffle(packed[:, :4], 2)
+    full = 4 if packed_format(packed) == "yuv420" else PACKED["rgb"]
+    return from_phases(packed[:, :full]).mean(1, keepdim=True)
 
 
 def video_denoiser_base(
@@ -343,5 +382,22 @@ def video_denoiser_fast(
         limit: of both networks, see :class:`ImageDenoiser`.
         formats: packed formats that it takes.
     """
+    body = UNet((32, 64, 128), (1, 1, 1), down_blocks=(0, 0, 0), gate=GATE)
+    fusion = ImageDenoiser(body, limit, formats)
+    alone = image_denoiser_tiny(limit, formats)
+    return VideoDenoiser(alone, fusion, ahead=1, mismatch=16, halve=True, block=32)
+
+
+def video_denoiser_real(
+    limit: float | None = None, formats: Sequence[str] = tuple(PACKED)
+) -> VideoDenoiser:
+    """Build the denoiser of the shipped ``video-fast-real`` weights.
+
+    Args:
+        limit: of both networks, see :class:`ImageDenoiser`; the level that is estimated in coarse
+            noise is less than there is.
+        formats: packed formats that it takes.
+    """
+    alone = ImageDenoiser(UNet((16, 32, 64), (1, 1, 1)), limit, formats)
     fusion = image_denoiser((32, 64, 128), (1, 1, 1), limit, formats)
-    return VideoDenoiser(image_denoiser_tiny(limit, formats), fusion, ahead=1, mismatch=16)
+    return VideoDenoiser(alone, fusion, ahead=1, mismatch=16)

@@ -27,6 +27,15 @@ def test_slots_are_called_with_the_widths():
     assert sorted(seen) == [7, 20, 20, 20, 20, 20]
     with pytest.raises(ValueError, match="blocks"):
         UNet((8, 12), (1,))
+    with pytest.raises(ValueError, match="down_blocks"):
+        UNet((8, 12), (1, 1), down_blocks=(1,))
+
+
+def test_the_way_down_may_have_blocks_of_its_own():
+    body = UNet((4, 6, 8), (1, 2, 3), down_blocks=(0, 1, 2))
+    assert [len(level) for level in body.encoder] == [0, 1]
+    assert [len(body.coarsest[i]) for i in (0, 2)] == [2, 3]
+    assert [len(level) for level in body.decoder] == [1, 2]
 
 
 def test_a_residual_block_is_its_formula():
@@ -41,11 +50,17 @@ def test_a_residual_block_is_its_formula():
 
 
 @pytest.mark.parametrize(
-    ("widths", "blocks"), [((4,), (1,)), ((4, 6), (2, 1)), ((4, 6, 8), (1, 2, 1))]
+    ("widths", "blocks", "down_blocks"),
+    [
+        ((4,), (1,), None),
+        ((4, 6), (2, 1), None),
+        ((4, 6, 8), (1, 2, 1), None),
+        ((4, 6, 8), (1, 2, 1), (0, 1, 0)),
+    ],
 )
-def test_reach_bounds_what_an_input_touches(widths, blocks):
+def test_reach_bounds_what_an_input_touches(widths, blocks, down_blocks):
     torch.manual_seed(0)
-    body = UNet(widths, blocks).double()
+    body = UNet(widths, blocks, down_blocks=down_blocks).double()
     x = torch.randn(1, 4, 96, 8, dtype=torch.float64, requires_grad=True)
     for row in range(44, 52):
         (gradient,) = torch.autograd.grad(body(x)[0, :, row].sum(), x)

@@ -67,6 +67,14 @@ def test_nothing_crosses_a_cut(network, cuts):
     assert torch.allclose(clean, alone, atol=1e-6)
 
 
+def test_another_may_look_before(network):
+    pieces = frames(4)
+    stream = VideoStream(network)
+    clean = [s for f in pieces for s in stream.push(VideoStream(network).look(f, SIGMA), SIGMA)]
+    clean += stream.finish(SIGMA)
+    assert torch.equal(joined(clean), run(VideoStream(network), pieces))
+
+
 @pytest.mark.parametrize("at", [0, 1, 4, 9])
 def test_a_stored_state_goes_on_as_if_nothing_had_been(network, at):
     pieces = frames()
@@ -80,7 +88,9 @@ def test_a_stored_state_goes_on_as_if_nothing_had_been(network, at):
     assert torch.equal(joined(clean), run(VideoStream(network), pieces))
 
 
-def test_tiles_give_what_the_whole_frame_gives(network):
+@pytest.mark.parametrize("halve", [False, True])
+def test_tiles_give_what_the_whole_frame_gives(small_video_denoiser, halve):
+    network = small_video_denoiser(halve=halve)
     pieces = frames(3, (110, 130))
     tiled = run(VideoStream(network, tile=64), pieces)
     # Two places that a block is as like as the other may be told apart by rounding alone.
