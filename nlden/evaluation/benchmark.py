@@ -126,9 +126,9 @@ def ffmpeg_filter(source: Path, target: Path, name: str, options: str, frames: i
                     graph.push(picture)
                 with suppress(BlockingIOError, EOFError):
                     while True:
-                        clean = graph.pull()
-                        planes = to_planes(clean, info.layout)  # type: ignore[arg-type]
-                        writer.write(Frame(planes, info.layout, clean.pts))  # type: ignore[arg-type]
+                        clean = graph.vpull()
+                        assert clean.pts is not None  # it has that of the frame that came
+                        writer.write(Frame(to_planes(clean, info.layout), info.layout, clean.pts))
     return time.perf_counter() - started
 
 

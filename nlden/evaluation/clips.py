@@ -13,7 +13,6 @@ from statistics import fmean
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nlden.data.clips import read_clip
 from nlden.evaluation.clip_pairs import (
@@ -107,8 +106,7 @@ def _stream(denoiser: VideoDenoiser, clip: Tensor, level: Tensor) -> Tensor:
     height, width = clip.shape[2:]
     rgb = len(clip) == 3
     if rgb:
-        even = F.pad(frames, (0, width % 2, 0, height % 2), mode="replicate")
-        frames = to_phases(even)
+        frames = to_phases(frames)
     stream = VideoStream(denoiser)
     shots = [s for f in frames for s in stream.push(f[None], level)]
     shots += stream.finish(level)

@@ -91,8 +91,7 @@ class Packing:
                 values[1][None], scale_factor=(down, across), mode="bilinear", align_corners=False
             )
             rgb = self.color.to_rgb(torch.cat([values[0], wide[0, :, :height, :width]]))
-        even = F.pad(rgb[None], (0, width % 2, 0, height % 2), mode="replicate")
-        return to_phases(even)
+        return to_phases(rgb[None])
 
     def leave(self, change: Tensor, values: Sequence[Tensor]) -> list[Tensor]:
         """Return what a change of the packed picture adds to its planes.

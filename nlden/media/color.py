@@ -93,8 +93,6 @@ def pack_yuv420(luma: Tensor, chroma: Tensor) -> Tensor:
         ``(B, 6, h, w)``: the four phases of luma, then Cb and Cr. An odd last row or column of
         luma is repeated.
     """
-    height, width = luma.shape[2:]
-    luma = F.pad(luma, (0, width % 2, 0, height % 2), mode="replicate")
     return torch.cat([to_phases(luma), chroma], dim=1)
 
 

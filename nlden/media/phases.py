@@ -10,7 +10,11 @@ from torch.nn import functional as F
 
 
 def to_phases(x: Tensor) -> Tensor:
-    """Return ``(B, C, H, W)`` with even H and W as ``(B, 4 C, H / 2, W / 2)``."""
+    """Return ``(B, C, H, W)`` as ``(B, 4 C, H / 2, W / 2)``, rounded up.
+
+    An odd last row or column is repeated.
+    """
+    x = _even(x)
     phases = [x[:, :, row::2, column::2] for row in (0, 1) for column in (0, 1)]
     return torch.stack(phases, dim=2).flatten(1, 2)
 
@@ -26,8 +30,13 @@ def halved(x: Tensor) -> Tensor:
 
     An odd last row or column is taken alone.
     """
-    height, width = x.shape[2:]
-    if height % 2 or width % 2:
-        x = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
+    x = _even(x)
     rows = x[:, :, ::2] + x[:, :, 1::2]
     return (rows[..., ::2] + rows[..., 1::2]) / 4
+
+
+def _even(x: Tensor) -> Tensor:
+    height, width = x.shape[2:]
+    if height % 2 or width % 2:
+        return F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
+    return x

@@ -99,8 +99,7 @@ class ImageDenoiser(nn.Module):
         if x.shape[1] != 3:
             return self._denoise(x, sigma)
         height, width = x.shape[2:]
-        even = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
-        clean = self._denoise(to_phases(even), sigma)
+        clean = self._denoise(to_phases(x), sigma)
         return from_phases(clean)[:, :, :height, :width]
 
     def _denoise(self, packed: Tensor, sigma: Tensor | float) -> Tensor:

@@ -14,10 +14,8 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nlden.attention.block_matching import copy_blocks, match_blocks
-from nlden.attention.squeeze_excitation import box_mean
 from nlden.encoders import UNet
 from nlden.media.phases import from_phases, halved, to_phases
 from nlden.models.image_denoiser import (
@@ -31,10 +29,10 @@ from nlden.models.image_denoiser import (
     packed_format,
     spread,
 )
+from nlden.models.mismatch import Mismatch
 
 _LIMIT = 4.0  # levels of noise by which frames that show the same differ at the most
 _FAINTEST = 0.25 / 255  # of a noiseless video, whose frames must differ by something
-_NEAR = 5  # places along each axis over which squared differences are averaged
 _COARSE = 4  # pixels that the first search averages along each axis
 _CALM = 3  # power of the past's share in the average that is its share in the result
 
@@ -67,65 +65,6 @@ class Shot:
     def tensors(self) -> dict[str, Tensor]:
         """Return all that is known, by name."""
         return {name: getattr(self, name) for name in ("noisy", "clean", "fused", "variance")}
-
-
-class Mismatch(nn.Module):
-    """Tell by how much a frame that was laid over another shows something else.
-
-    Around each position the mean square of the difference of the two denoised frames, times a
-    factor, plus a rest; both are what a few convolutions make of the differences and of their mean
-    squares. Where nothing moves the factor may fall to nothing: what differs there is what the
-    first network left of the noise.
-
-    Args:
-        formats: packed formats.
-        width: of the convolutions.
-        halve: look at a quarter of the positions, each the mean of four.
-
-    Shape:
-        Differences of the clean and of the fused frames in levels of noise, both
-        ``(B, 12 or 6, h, w)``, and the variance ``(B, 2, h, w)`` of the latter; returns the
-        variance of the mismatch, likewise in parts of that of the noise, ``(B, 2, h, w)``.
-    """
-
-    def __init__(self, formats: Sequence[str], width: int, *, halve: bool = False) -> None:
-        super().__init__()
-        self.halve = halve
-        self.stems = nn.ModuleDict(
-            {n: nn.Conv2d(2 * PACKED[n] + 6, width, 3, padding=1) for n in formats}
-        )
-        self.hidden = nn.Conv2d(width, width, 3, padding=1)
-        self.tail = nn.Conv2d(width, 4, 3, padding=1)
-        nn.init.zeros_(self.tail.weight)
-        with torch.no_grad():
-            assert self.tail.bias is not None
-            self.tail.bias.copy_(torch.tensor([-2.0, -2.0, 1.0, 1.0]))
-
-    def forward(self, clean: Tensor, fused: Tensor, variance: Tensor) -> Tensor:
-        """Return the variance of the mismatch."""
-        height, width = variance.shape[2:]
-        squares = [_mean_square(clean), _mean_square(fused)]
-        seen = [clean, fused, variance, *squares]
-        if self.halve:
-            seen = [halved(t) for t in seen]
-        near = box_mean(torch.cat(seen[3:], dim=1), _NEAR)
-        x = torch.cat([*seen[:3], near.sqrt()], dim=1)
-        x = x.to(self.hidden.weight.dtype, memory_format=torch.channels_last)
-        stem = self.stems[packed_format(clean)]
-        y = self.tail(F.relu(self.hidden(F.relu(stem(x)))))
-        # Planes that lie apart: logarithms and powers of interleaved ones take many times as long.
-        rest, factor = y.to(near.dtype, memory_format=torch.contiguous_format).split(2, dim=1)
-        result = F.softplus(rest) + factor.exp() * near[:, :2]
-        if not self.halve:
-            return result
-        return F.interpolate(result, scale_factor=2.0, mode="bilinear")[..., :height, :width]
-
-
-def _mean_square(difference: Tensor) -> Tensor:
-    """Return the mean square in luma and in chroma, ``(B, 2, h, w)``; of RGB twice the same."""
-    if packed_format(difference) == "rgb":
-        return difference.square().mean(1, keepdim=True).expand(-1, 2, -1, -1)
-    return torch.cat([g.square().mean(1, keepdim=True) for g in difference.split([4, 2], 1)], dim=1)
 
 
 class VideoDenoiser(nn.Module):
@@ -190,10 +129,7 @@ class VideoDenoiser(nn.Module):
             return None
         # From one end of a block over its margin to the farthest place that it is sought at.
         match = self.block + self.search + 3 * _COARSE
-        seen = 3 + _NEAR // 2  # of the mismatch
-        if self.mismatch.halve:
-            seen = 2 * seen + 2
-        return max(alone, together + seen + -(-match // 2))
+        return max(alone, together + self.mismatch.reach + -(-match // 2))
 
     @property
     def grid(self) -> int:
@@ -215,7 +151,6 @@ class VideoDenoiser(nn.Module):
         height, width = x.shape[3:]
         rgb = x.shape[1] == 3
         if rgb:
-            frames = F.pad(frames, (0, width % 2, 0, height % 2), mode="replicate")
             frames = to_phases(frames)
         stages = self._denoise(frames.unflatten(0, (len(x), -1)).transpose(1, 2), sigma)
         if rgb:
@@ -321,7 +256,7 @@ class VideoDenoiser(nn.Module):
     def _lay_over(self, here: Tensor, other: Shot) -> Shot:
         """Return a neighbour, displaced so that it lies over the frame whose luma is given."""
         pictures = (other.fused, other.clean)
-        full = 4 if packed_format(other.clean) == "yuv420" else PACKED["rgb"]
+        full = _full(other.clean)
         planes = from_phases(torch.cat([p[:, :full] for p in pictures], dim=1))
         there = planes[:, planes.shape[1] // 2 :].mean(1, keepdim=True)
         small = [halved(halved(p)) for p in (here, there)]
@@ -354,10 +289,14 @@ def _average(mean: Shot, other: Shot) -> tuple[Shot, Tensor]:
     return replace(mean, fused=fused, variance=1 / total), share
 
 
+def _full(packed: Tensor) -> int:
+    """Return how many of the channels are phases; the others are chroma."""
+    return 4 if packed_format(packed) == "yuv420" else PACKED["rgb"]
+
+
 def _luma(packed: Tensor) -> Tensor:
     """Return the luma of a packed picture, or the mean of R, G and B: ``(B, 1, H, W)``."""
-    full = 4 if packed_format(packed) == "yuv420" else PACKED["rgb"]
-    return from_phases(packed[:, :full]).mean(1, keepdim=True)
+    return from_phases(packed[:, : _full(packed)]).mean(1, keepdim=True)
 
 
 def video_denoiser_base(

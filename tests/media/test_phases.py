@@ -19,3 +19,10 @@ def test_halves_are_means(height, width):
     x = torch.rand(2, 3, height, width, dtype=torch.float64)
     mean = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
     assert torch.allclose(halved(x), mean, rtol=1e-12)
+
+
+@given(height=st.integers(1, 9), width=st.integers(1, 9))
+def test_an_odd_last_row_or_column_is_repeated(height, width):
+    x = torch.rand(2, 3, height, width)
+    even = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
+    assert torch.equal(to_phases(x), F.pixel_unshuffle(even, 2))
