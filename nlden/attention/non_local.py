@@ -35,6 +35,7 @@ Pairwise = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenatio
 """The pairwise functions of the paper (equations 2 to 5)."""
 
 _POOLS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_STRIP = 1 << 24  # numbers of a map that are looked at together
 _PIECE = 1 << 22  # numbers in the copied neighbourhoods of a piece: 16 MiB in float32
 
 
@@ -183,14 +184,31 @@ class NonLocal(nn.Module):
         self._check(x)
         if x.shape[0] == 0:
             return x.clone()
-        with full_precision(x):
-            if self.window is None:
+        if self.window is None:
+            with full_precision(x):
                 query, key, value = (_flat(t) for t in self._projections(x))
                 y = self._aggregate(query, key, value, key.shape[1], None)
-                y = y.mT.unflatten(2, x.shape[2:])
-            else:
-                y = self._windowed(x)
-            y = project(self.out, y)
+                return self._sum(x, y.mT.unflatten(2, x.shape[2:]))
+        block, halo = self._cuts(x.shape[2:])
+        step = height = x.shape[2]
+        # A norm may look at the whole map.
+        if self.norm is None and not (torch.is_grad_enabled() or tracing()):
+            rows = max(block[0], 2 * halo[0], height * _STRIP // x.numel())
+            step = rows // block[0] * block[0]
+        if step >= height:
+            return self._windowed(x, block, halo)
+        # The projections, in float32 and cut into blocks, are many times a large map.
+        result = torch.empty_like(x)
+        for top in range(0, height, step):
+            above, bottom = max(0, top - halo[0]), min(height, top + step)
+            below = min(height, bottom + halo[0])
+            held = top - above, below - bottom
+            result[:, :, top:bottom] = self._windowed(x[:, :, above:below], block, halo, held)
+        return result
+
+    def _sum(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return ``x + W_z y``."""
+        y = project(self.out, y)
         if self.norm is not None:
             y = batch_norm(self.norm, y) if isinstance(self.norm, _BatchNorm) else self.norm(y)
         return (x + y).to(x.dtype)
@@ -288,9 +306,9 @@ class NonLocal(nn.Module):
         if not tracing():
             self.algorithm = algorithm
 
-    def _windowed(self, x: Tensor) -> Tensor:
+    def _cuts(self, size: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Return the extents of the blocks of a map, and of their halos."""
         assert self.window is not None
-        size = x.shape[2:]
         block = list(self.block)
         halo = [(w - b) // 2 for w, b in zip(self.window, block, strict=True)]
         if not tracing():
@@ -298,16 +316,28 @@ class NonLocal(nn.Module):
             covered = [s <= b for s, b in zip(size, block, strict=True)]
             block = [s if c else b for c, s, b in zip(covered, size, block, strict=True)]
             halo = [0 if c else h for c, h in zip(covered, halo, strict=True)]
-        return from_blocks(self._gather(x, block, halo), block, size)
+        return block, halo
 
-    def _gather(self, x: Tensor, block: Sequence[int], halo: Sequence[int]) -> Tensor:
+    def _windowed(
+        self, x: Tensor, block: Sequence[int], halo: Sequence[int], held: tuple[int, int] = (0, 0)
+    ) -> Tensor:
+        """Return ``x + W_z y`` of a map, but for the rows that belong to the halo."""
+        with full_precision(x):
+            y = self._gather(x, block, halo, held)
+            x = x.narrow(2, held[0], x.shape[2] - sum(held)) if any(held) else x
+            return self._sum(x, from_blocks(y, block, x.shape[2:]))
+
+    def _gather(
+        self, x: Tensor, block: Sequence[int], halo: Sequence[int], held: tuple[int, int]
+    ) -> Tensor:
         """Return what the positions of each block gather, ``(B * blocks, N, inner)``."""
         batch, size = x.shape[0], x.shape[2:]
-        halos = ([0] * self.dims, halo, halo)
+        none = [0] * self.dims
         # A list that shrinks: the projections go as soon as they are cut.
         maps = list(self._projections(x))[::-1]
-        query, key, value = (cut(maps.pop(), block, h) for h in halos)
-        valid = inside(size, block, halo, x.device)
+        query = cut(maps.pop().narrow(2, held[0], size[0] - sum(held)), block, none)
+        key, value = (cut(maps.pop(), block, halo, held) for _ in range(2))
+        valid = inside(size, block, halo, x.device, held)
         boxes = [(slice(None),) * self.dims]
         if not (torch.is_grad_enabled() or tracing()):
             # Neighbourhoods overlap: copies of all at once would be many times the map.

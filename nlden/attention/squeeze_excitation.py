@@ -158,9 +158,12 @@ class SqueezeExcitation(nn.Module):
         pieces = x.split(step, dim=2)
         narrow = [self._linear(self.fc1, at_least_float32(piece)) for piece in pieces]
         gates = box_mean(_joined(narrow), window).split(step, dim=2)
-        return _joined(
-            [(p * self.excite(g)).to(x.dtype) for p, g in zip(pieces, gates, strict=True)]
-        )
+        if len(pieces) == 1:
+            return (x * self.excite(gates[0])).to(x.dtype)
+        result = torch.empty_like(x)
+        for piece, gate, place in zip(pieces, gates, result.split(step, dim=2), strict=True):
+            place.copy_(piece * self.excite(gate))
+        return result
 
     @staticmethod
     def _linear(layer: nn.Linear, x: Tensor) -> Tensor:

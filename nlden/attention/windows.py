@@ -14,13 +14,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def cut(x: Tensor, block: Sequence[int], halo: Sequence[int]) -> Tensor:
+def cut(
+    x: Tensor, block: Sequence[int], halo: Sequence[int], held: tuple[int, int] = (0, 0)
+) -> Tensor:
     """Cut a map into blocks, each widened by a halo; zeros stand where the map has ended.
 
     Args:
         x: ``(B, C, *size)``.
         block: extents of a block, in positions.
         halo: positions added on each side.
+        held: how many of its first and of its last rows belong to the halo.
 
     Returns:
         ``(B, C, *counts, *extents)`` with ``extents = block + 2 * halo``: a view of the padded
@@ -28,6 +31,7 @@ def cut(x: Tensor, block: Sequence[int], halo: Sequence[int]) -> Tensor:
     """
     # A block less one position at the end is enough for any size; unfold leaves the surplus.
     padding = [p for b, h in zip(block, halo, strict=True) for p in (h + b - 1, h)][::-1]
+    padding[-2:] = [padding[-2] - held[0], padding[-1] - held[1]]
     x = F.pad(x, padding)
     for axis, (b, h) in enumerate(zip(block, halo, strict=True), start=2):
         x = x.unfold(axis, b + 2 * h, b)
@@ -76,14 +80,18 @@ def from_blocks(blocks: Tensor, block: Sequence[int], size: Sequence[int]) -> Te
 
 
 def inside(
-    size: Sequence[int], block: Sequence[int], halo: Sequence[int], device: torch.device
+    size: Sequence[int],
+    block: Sequence[int],
+    halo: Sequence[int],
+    device: torch.device,
+    held: tuple[int, int] = (0, 0),
 ) -> Tensor:
-    """Tell which positions of each widened block lie inside the map.
+    """Tell which positions of each widened block lie inside the map; see :func:`cut`.
 
     Returns:
         Boolean ``(1, 1, *counts, *extents)``, as :func:`cut` gives it.
     """
-    return cut(torch.ones((1, 1, *size), device=device), block, halo) > 0
+    return cut(torch.ones((1, 1, *size), device=device), block, halo, held) > 0
 
 
 def pieces(counts: Sequence[int], limit: int) -> Iterator[tuple[slice, ...]]:

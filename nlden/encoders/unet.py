@@ -190,15 +190,13 @@ class UNet(nn.Module):
         The caller of :meth:`forward` holds its features until the end: one more map of the finest
         level that is alive.
         """
-        x = features.pop()
         skips = []
         for blocks, down in zip(self.encoder, self.down, strict=True):
-            x = _refined(blocks, x)
-            skips.append(x)
-            x = down(x)
-        x = _refined(self.coarsest, x)
+            skips.append(_refined(blocks, features))
+            features.append(down(skips[-1]))
+        x = _refined(self.coarsest, features)
         for index in reversed(range(len(skips))):
-            x = _refined(self.decoder[index], _joined(self.up[index], x, skips.pop()))
+            x = _refined(self.decoder[index], [_joined(self.up[index], x, skips.pop())])
         return x
 
 
@@ -207,8 +205,9 @@ def _by_strips(x: Tensor) -> bool:
     return on_cpu and x.nbytes > _LARGE
 
 
-def _refined(level: nn.Module, x: Tensor) -> Tensor:
-    """Apply the blocks of a level, to large maps in their place."""
+def _refined(level: nn.Module, features: list[Tensor]) -> Tensor:
+    """Take a map out of a list and apply the blocks of a level, to large maps in their place."""
+    x = features.pop()
     blocks: Iterable[nn.Module] = level.children() if _by_strips(x) else [level]
     for block in blocks:
         if type(block) is ResidualBlock and block.attention is None:

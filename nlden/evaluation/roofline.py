@@ -191,7 +191,8 @@ def _picture_cost(model: str, device: str, precision: str, megapixels: float) ->
     size = (3, height, round(height * 1.5))
     picture = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
     times: list[float] = []
-    while sum(times) < _ENOUGH:  # small pictures often: the first run prepares each shape
+    # The first run prepares each shape and fetches memory; small pictures are timed often.
+    while len(times) < _REPEATS or sum(times) < _ENOUGH:
         started = time.perf_counter()
         denoiser((picture,), Layout("rgb", 8), _RGB, Levels(0.1, 0.1))
         synchronize(denoiser.device)

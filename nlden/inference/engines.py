@@ -45,6 +45,7 @@ def return_freed_memory() -> None:
     if (libc := _glibc()) is not None:
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that it takes
+        libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)  # strips of maps follow each other
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -93,17 +93,17 @@ class Packing:
             rgb = self.color.to_rgb(torch.cat([values[0], wide[0, :, :height, :width]]))
         return to_phases(rgb[None])
 
-    def leave(self, change: Tensor, values: Sequence[Tensor]) -> list[Tensor]:
+    def leave(self, change: Tensor, height: int, width: int) -> list[Tensor]:
         """Return what a change of the packed picture adds to its planes.
 
         Args:
             change: ``(1, 12 or 6, h, w)``.
-            values: the planes that were packed.
+            height: rows of the picture.
+            width: its columns.
         """
-        height, width = values[0].shape[1:]
         if self._by_planes:
             parts = unpack_yuv420(change, (height, width))
-            return [part[0] for part in parts[: len(values)]]
+            return [part[0] for part in parts[: 1 if self.kind == "gray" else 2]]
         rgb = from_phases(change)[0, :, :height, :width]
         if self.kind == "gray":
             return [rgb.mean(0, keepdim=True)]

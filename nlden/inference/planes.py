@@ -22,8 +22,8 @@ Planes: TypeAlias = tuple[Tensor, ...]
 """Codes of a picture as in :class:`nlden.media.Frame`."""
 
 # Halos cost time, large tiles memory: a photograph of 24 megapixels takes four tiles in float32 and
-# two in 16 bits, and under 2.5 GiB. Networks of videos hold several maps of each of their frames.
-_IMAGE_TILE, _IMAGE_TILE_16_BITS, _VIDEO_TILE = 3072, 4096, 2048
+# one in 16 bits, and under 2.5 GiB. Networks of videos hold several maps of each of their frames.
+_IMAGE_TILE, _IMAGE_TILE_16_BITS, _VIDEO_TILE = 3072, 4920, 2048
 
 
 @dataclass
@@ -34,8 +34,8 @@ class PlaneDenoiser:
         network: the denoiser.
         device: where to run it.
         dtype: its precision.
-        tile: largest extent in pixels that is computed in one piece; None is 3072 in float32 and
-            4096 in 16 bits, of videos' networks 2048.
+        tile: what is computed in one piece is no larger than a square of this extent in pixels;
+            None is 3072 in float32 and 4920 in 16 bits, of videos' networks 2048.
     """
 
     network: ImageDenoiser | VideoDenoiser
@@ -48,7 +48,7 @@ class PlaneDenoiser:
 
     @property
     def extent(self) -> int:
-        """Return the largest extent in pixels that is computed in one piece."""
+        """Return the extent in pixels of the largest square that is computed in one piece."""
         if self.tile is not None:
             return self.tile
         if not isinstance(self.network, ImageDenoiser):
@@ -181,7 +181,7 @@ class ChangeStream:
             For each frame that is ready the change of its planes, and what the next depends on.
         """
         if self._video is None:
-            return [([*self._denoiser.by_tiles(self.once, values, self._packing)], None)]
+            return [([*self._denoiser.by_tiles(self._once, values, self._packing)], None)]
         frame = self._packing.enter(values) if shot is None else shot
         ready = self._video.push(frame, self._sigma, cut=cut)
         self._waiting.append(values)
@@ -195,14 +195,20 @@ class ChangeStream:
         return self._leave(self._video.finish(self._sigma))
 
     def _leave(self, shots: Sequence[Shot]) -> list[tuple[list[Tensor], Shot | None]]:
-        return [(self._packing.leave(s.clean - s.noisy, self._waiting.popleft()), s) for s in shots]
+        return [
+            (self._packing.leave(s.clean - s.noisy, *self._waiting.popleft()[0].shape[1:]), s)
+            for s in shots
+        ]
 
     @torch.inference_mode()
-    def once(self, *values: Tensor) -> list[Tensor]:
-        """Return what a network of images adds to a picture, in one piece."""
-        packed = self._packing.enter(values)
-        clean = self._denoiser.network(packed, self._sigma)
-        return self._packing.leave(clean.sub_(packed), values)
+    def once(self, pictures: list[Tensor]) -> Tensor:
+        """Take a packed picture out of a list and return what a network of images adds to it."""
+        assert isinstance(self._denoiser.network, ImageDenoiser)
+        return self._denoiser.network.change(pictures, self._sigma)
+
+    def _once(self, *values: Tensor) -> list[Tensor]:
+        change = self.once([self._packing.enter(values)])
+        return self._packing.leave(change, *values[0].shape[1:])
 
 
 class PlaneStream:
@@ -257,7 +263,9 @@ class PlaneStream:
         return self._round(self._changes.push(self._values(planes), cut=cut, shot=shot))
 
     def _once(self, *planes: Tensor) -> Planes:
-        return self._changed(planes, self._changes.once(*self._values(planes)))
+        # Nothing holds the values while the network runs: large pictures have no room for more.
+        change = self._changes.once([self._packing.enter(self._values(planes))])
+        return self._changed(planes, self._packing.leave(change, *planes[0].shape[1:]))
 
     def _values(self, planes: Planes) -> list[Tensor]:
         device, white = self._denoiser.device, self._layout.white

@@ -63,7 +63,8 @@ class VideoStream:
 
     Args:
         network: the denoiser, on its device.
-        tile: largest extent, on the packed grid, that is computed in one piece; None is no limit.
+        tile: what is computed in one piece is no larger than a square of this extent on the packed
+            grid; None is no limit.
         state: where to go on.
     """
 

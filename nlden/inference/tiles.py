@@ -1,7 +1,7 @@
 """Tiles with a halo: a large picture piece by piece, with the result of the whole."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -28,7 +28,7 @@ def tiled(
         maps: what it is applied to, each ``(*, H, W)``.
         like: maps of the shapes and types of those that it returns, on whose device they are
             put together.
-        tile: largest extent of a tile without its halo; at least ``grid`` is taken.
+        tile: tiles without their halo are no larger than a square of this extent, or of ``grid``.
         reach: how many positions away an input changes an output.
         grid: tiles and halos start at multiples of this.
         scales: how many samples, down and across, each map, and the map that is returned in its
@@ -43,19 +43,19 @@ def tiled(
         max(math.ceil(m.shape[axis] / s[axis]) for m, s in zip(maps, scales, strict=True))
         for axis in (-2, -1)
     )
-    if max(height, width) <= tile:
+    places = cut_tiles(height, width, tile, grid)
+    if len(places) == 1:
         return network(*maps)
     halo = math.ceil(reach / grid) * grid
     outputs = tuple(t.new_empty(t.shape) for t in like)
-    for top, bottom in _spans(height, tile, grid):
-        for left, right in _spans(width, tile, grid):
-            # Where a tile begins decides where blocks lie; where it ends does not.
-            above, before = max(0, top - halo), max(0, left - halo)
-            seen = [_window(s, above, bottom + reach, before, right + reach) for s in scales]
-            pieces = network(*(m[where] for m, where in zip(maps, seen, strict=True)))
-            for output, piece, scale in zip(outputs, pieces, scales, strict=False):
-                inner = (top - above, bottom - above, left - before, right - before)
-                output[_window(scale, top, bottom, left, right)] = piece[_window(scale, *inner)]
+    for top, bottom, left, right in places:
+        # Where a tile begins decides where blocks lie; where it ends does not.
+        above, before = max(0, top - halo), max(0, left - halo)
+        seen = [_window(s, above, bottom + reach, before, right + reach) for s in scales]
+        pieces = network(*(m[where] for m, where in zip(maps, seen, strict=True)))
+        for output, piece, scale in zip(outputs, pieces, scales, strict=False):
+            inner = (top - above, bottom - above, left - before, right - before)
+            output[_window(scale, top, bottom, left, right)] = piece[_window(scale, *inner)]
     return outputs
 
 
@@ -66,10 +66,26 @@ def _window(scale: Scale, top: int, bottom: int, left: int, right: int) -> tuple
     return (..., rows, slice(int(left * across), math.ceil(right * across)))
 
 
-def _spans(extent: int, tile: int, grid: int) -> Iterator[tuple[int, int]]:
-    """Cut an extent into spans of at most ``tile``, as equal as the grid allows."""
-    tile = max(grid, tile // grid * grid)
-    count = math.ceil(extent / tile)
-    step = math.ceil(extent / count / grid) * grid
-    for start in range(0, extent, step):
-        yield start, min(extent, start + step)
+def cut_tiles(height: int, width: int, tile: int, grid: int) -> list[tuple[int, int, int, int]]:
+    """Cut a picture into as few tiles of about a size as may be.
+
+    Args:
+        height: of the picture.
+        width: of the picture.
+        tile: none is larger than a square of this extent, or of ``grid``.
+        grid: tiles begin at multiples of this.
+
+    Returns:
+        Top, bottom, left and right of each.
+    """
+    extents, counts = (height, width), [1, 1]
+    while True:
+        steps = [math.ceil(e / c / grid) * grid for e, c in zip(extents, counts, strict=True)]
+        if math.prod(map(min, steps, extents)) <= tile**2 or max(steps) <= grid:
+            break
+        counts[steps.index(max(steps))] += 1
+    rows, columns = (
+        [(start, min(e, start + step)) for start in range(0, e, step)]
+        for e, step in zip(extents, steps, strict=True)
+    )
+    return [(*row, *column) for row in rows for column in columns]

@@ -11,6 +11,7 @@ import torch
 
 from nlden.inference.engines import synchronize
 from nlden.inference.planes import PlaneDenoiser, Planes
+from nlden.inference.tiles import cut_tiles
 from nlden.jobs.cleaning import Stream
 from nlden.jobs.denoise import Request, clean_still, denoise_video, expected_frames
 from nlden.jobs.inspect import fates
@@ -41,7 +42,7 @@ class DryRun:
         levels: noise levels that the network would be told, 0 to 1.
         size: width and height of the picture.
         pieces: how many tiles a picture is computed in.
-        tile: their largest extent in pixels.
+        tile: they are no larger than a square of this extent in pixels.
         frames: how many there are; 0 if the file does not tell.
         seconds_per_frame: measured.
         memory: bytes of main memory that the process stays below; None if this system does not
@@ -182,7 +183,8 @@ def _report(
     more: int,
 ) -> DryRun:
     tile = denoiser.extent
-    pieces = math.prod(math.ceil(extent / tile) for extent in size)
+    height, width = (math.ceil(extent / 2) for extent in size)
+    pieces = len(cut_tiles(height, width, tile // 2, denoiser.network.grid))
     peak = peak_memory()
     card = None
     if denoiser.device.type == "cuda":

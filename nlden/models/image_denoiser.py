@@ -104,8 +104,7 @@ class ImageDenoiser(nn.Module):
 
     def _denoise(self, packed: Tensor, sigma: Tensor | float) -> Tensor:
         packed = packed.float()
-        level = noise_map(sigma, packed)
-        return self.subtract(self.body.refine([self.enter(packed, level)]), packed, level)
+        return packed + self.change([packed], sigma)
 
     def enter(
         self, packed: Tensor, level: Tensor, more: tuple[Sequence[Tensor], Tensor] | None = None
@@ -138,16 +137,29 @@ class ImageDenoiser(nn.Module):
         # One convolution instead of two: a map less is made and read.
         return F.conv2d(x, torch.cat([stem.weight, more[1]], dim=1), padding=1)
 
+    def change(self, pictures: list[Tensor], sigma: Tensor | float) -> Tensor:
+        """Take a packed picture out of a list and return the clean one less it, in float32.
+
+        Nothing holds the picture while the network runs: large ones have no room for more.
+        """
+        packed = pictures.pop()
+        level, name = noise_map(sigma, packed), packed_format(packed)
+        features = [self.enter(packed, level)]
+        del packed
+        return self._noise(self.body.refine(features), level, name).neg_()
+
     def subtract(self, features: Tensor, packed: Tensor, level: Tensor) -> Tensor:
         """Return the packed picture less the noise that the body's features tell, in float32."""
-        height, width = packed.shape[2:]
-        tail = self.tails[packed_format(packed)]
-        noise = tail(features)[:, :, :height, :width]
+        return packed - self._noise(features, level, packed_format(packed))
+
+    def _noise(self, features: Tensor, level: Tensor, name: str) -> Tensor:
+        height, width = level.shape[2:]
+        noise = self.tails[name](features)[:, :, :height, :width]
         noise = noise.to(torch.float32, memory_format=torch.contiguous_format)
         if self.limit is not None:
-            bound = self.limit * spread(level, packed.shape[1])
+            bound = self.limit * spread(level, PACKED[name])
             noise = noise.clamp_(-bound, bound)
-        return packed - noise
+        return noise
 
 
 def spread(level: Tensor, channels: int) -> Tensor:

@@ -25,9 +25,9 @@ KINDS = [*CHROMA, "gray", "rgb"]
 class Listening(ImageDenoiser):
     """Remembers what it was given."""
 
-    def forward(self, x, sigma):
-        self.heard = (x, sigma)
-        return super().forward(x, sigma)
+    def change(self, pictures, sigma):
+        self.heard = (pictures[0], sigma)
+        return super().change(pictures, sigma)
 
 
 @pytest.fixture(scope="module")
@@ -236,11 +236,12 @@ def test_a_network_of_rgb_alone_cleans_every_kind(kind):
     class Smoothing(ImageDenoiser):
         """Takes the mean of 5 x 5 pixels, of RGB."""
 
-        def _denoise(self, packed, sigma):
+        def change(self, pictures, sigma):
+            (packed,) = pictures
             assert packed.shape[1] == 12
             x = torch.nn.functional.pixel_shuffle(packed, 2)
             x = torch.nn.functional.avg_pool2d(x, 5, 1, 2, count_include_pad=False)
-            return torch.nn.functional.pixel_unshuffle(x, 2)
+            return torch.nn.functional.pixel_unshuffle(x, 2) - packed
 
     denoiser = PlaneDenoiser(Smoothing(UNet((4, 4), (1, 1)), formats=["rgb"]), CPU, torch.float32)
     planes = values(kind, (40, 48), spread=0.05)

@@ -61,12 +61,13 @@ def test_pieces_are_as_small_as_asked_and_lie_on_the_grid(size, tile, reach, gri
         return (piece,)
 
     assert torch.equal(*tiled(watch, [places], [places], tile, reach, grid), places)
-    if max(size) <= tile:
+    if height * width <= tile**2:
         assert extents == [(0, 0, height, width)]
         return
     halo = math.ceil(reach / grid) * grid
-    most = max(grid, tile // grid * grid)
     for top, left, rows, columns in extents:
         assert top % grid == left % grid == 0
-        assert max(rows, columns) <= most + 2 * halo
-    assert len(extents) == math.ceil(height / most) * math.ceil(width / most)
+        inner = [max(grid, extent - 2 * halo) for extent in (rows, columns)]
+        assert math.prod(inner) <= max(tile, grid) ** 2
+    # With fewer they would be larger, or far from square.
+    assert len(extents) <= 4 * math.ceil(height * width / max(tile, grid) ** 2)
