@@ -2,10 +2,13 @@
 
 import math
 
+import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from nlden.tasks.muon import Muon
@@ -51,6 +54,13 @@ class Task(LightningModule):
     def _factor(self, _: int) -> float:
         done = self.progress()
         return min(1.0, (done + 1e-4) / 0.01) * (0.5 + 0.5 * math.cos(math.pi * done))
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Pass over a step whose gradients are no numbers: every weight would inherit them."""
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        if not torch.nn.utils.get_total_norm(gradients).isfinite():
+            optimizer.zero_grad()
+            rank_zero_warn(f"step {self.trainer.global_step}: no finite gradients, passed over")
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return Muon with its groups and the schedule."""

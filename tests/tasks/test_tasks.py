@@ -93,6 +93,19 @@ def test_training_lowers_the_loss_and_the_rate_falls_to_zero(tmp_path):
     assert run.optimizers[0].param_groups[0]["lr"] < 1e-6
 
 
+def test_a_step_without_finite_gradients_is_passed_over(tmp_path):
+    good = next(iter(batches()))
+    bad = {**good, "noisy": good["noisy"] * float("nan")}
+    module = task()
+    before = [p.detach().clone() for p in module.parameters()]
+    run = trainer(tmp_path, max_steps=3, enable_checkpointing=False)
+    with pytest.warns(UserWarning, match="step 1: no finite gradients"):
+        run.fit(module, torch.utils.data.DataLoader([good, bad, good], batch_size=None))
+    after = list(module.parameters())
+    assert all(p.isfinite().all() for p in after)
+    assert not all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
+
+
 def test_a_resumed_run_goes_on(tmp_path):
     first = trainer(tmp_path, max_steps=4, callbacks=[EMAWeightAveraging(decay=0.9)])
     first.fit(task(), batches(4))
