@@ -5,7 +5,7 @@ import math
 import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from torch.optim import Optimizer
