@@ -239,3 +239,14 @@ def test_a_network_of_one_format_has_no_other():
     for formats in ([], ["cmyk"]):
         with pytest.raises(ValueError, match="formats="):
             ImageDenoiser(UNet((4, 4), (1, 1)), formats=formats)
+
+
+@pytest.mark.parametrize("channels", [12, 6])
+def test_the_change_of_a_picture_holds_no_picture(channels):
+    torch.manual_seed(0)
+    network = ImageDenoiser(UNet((8, 12), (1, 1)))
+    picture = torch.rand(2, channels, 9, 7)
+    clean = network(picture, 0.1)
+    pictures = [picture]
+    assert torch.allclose(network.change(pictures, 0.1), clean - picture, atol=1e-6)
+    assert not pictures
