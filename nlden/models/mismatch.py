@@ -10,6 +10,7 @@ from nlden.attention.squeeze_excitation import box_mean
 from nlden.media.phases import halved
 from nlden.models.image_denoiser import PACKED, packed_format
 
+_LARGEST = 20.0  # logarithm of the factor; beyond, it would have no gradient that is a number
 _NEAR = 5  # places along each axis over which squared differences are averaged
 
 
@@ -65,7 +66,7 @@ class Mismatch(nn.Module):
         y = self.tail(F.relu(self.hidden(F.relu(stem(x)))))
         # Planes that lie apart: logarithms and powers of interleaved ones take many times as long.
         rest, factor = y.to(near.dtype, memory_format=torch.contiguous_format).split(2, dim=1)
-        result = F.softplus(rest) + factor.exp() * near[:, :2]
+        result = F.softplus(rest) + factor.clamp(max=_LARGEST).exp() * near[:, :2]
         if not self.halve:
             return result
         return F.interpolate(result, scale_factor=2.0, mode="bilinear")[..., :height, :width]
