@@ -129,7 +129,7 @@ def command(
         str, typer.Option(help="auto (the faster of fp32 and bf16 here), fp32, bf16 or fp16.")
     ] = "auto",
     tile: Annotated[
-        str, typer.Option(help="Largest extent in pixels that is computed in one piece, or auto.")
+        str, typer.Option(help="Pieces are no larger than a square of so many pixels, or auto.")
     ] = "auto",
     codec: Annotated[
         str | None, typer.Option(help="Encoder (libx264, libx265, ffv1...); default: the source's.")
