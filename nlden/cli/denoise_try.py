@@ -59,7 +59,7 @@ def _show_plan(console: Console, item: Item, trial: DryRun, kinds: dict[str, str
     levels = trial.levels
     rows = [
         ("network", ", ".join(kinds.values())),
-        ("picture", f"{width}x{height}, {pieces} (up to {trial.tile} pixels)"),
+        ("picture", f"{width}x{height}, {pieces} (up to {trial.tile} x {trial.tile} pixels)"),
         ("noise", f"{255 * levels.luma:.1f} luma, {255 * levels.chroma:.1f} chroma (of 255)"),
     ]
     if trial.memory is not None:
