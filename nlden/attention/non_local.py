@@ -29,7 +29,7 @@ from nlden.attention.layers import (
     inner_width,
 )
 from nlden.attention.precision import at_least_float32, full_precision, project
-from nlden.attention.windows import cut, from_blocks, inside, pieces, rows
+from nlden.attention.windows import cut, from_blocks, inside, neighbourhoods, pieces, rows, strips
 
 Pairwise = Literal["gaussian", "embedded_gaussian", "dot_product", "concatenation"]
 """The pairwise functions of the paper (equations 2 to 5)."""
@@ -199,11 +199,8 @@ class NonLocal(nn.Module):
             return self._windowed(x, block, halo)
         # The projections, in float32 and cut into blocks, are many times a large map.
         result = torch.empty_like(x)
-        for top in range(0, height, step):
-            above, bottom = max(0, top - halo[0]), min(height, top + step)
-            below = min(height, bottom + halo[0])
-            held = top - above, below - bottom
-            result[:, :, top:bottom] = self._windowed(x[:, :, above:below], block, halo, held)
+        for strip, seen, held in strips(height, step, halo[0]):
+            result[:, :, strip] = self._windowed(x[:, :, seen], block, halo, held)
         return result
 
     def _sum(self, x: Tensor, y: Tensor) -> Tensor:
@@ -239,7 +236,9 @@ class NonLocal(nn.Module):
                 weights = F.relu(a.unsqueeze(2) + b.unsqueeze(1))
             else:
                 weights = torch.bmm(query, key.mT)
-            near = self._near(positions, x.shape[2:]) if self.window else weights.new_ones(())
+            near = weights.new_ones(())
+            if self.window is not None:
+                near = neighbourhoods(positions, x.shape[2:], self.block, self.window)
             if self.pairwise.endswith("gaussian"):
                 energies = (weights * self.logit_scale).masked_fill(near == 0, -math.inf)
                 return energies.softmax(dim=-1)
@@ -324,7 +323,7 @@ class NonLocal(nn.Module):
         """Return ``x + W_z y`` of a map, but for the rows that belong to the halo."""
         with full_precision(x):
             y = self._gather(x, block, halo, held)
-            x = x.narrow(2, held[0], x.shape[2] - sum(held)) if any(held) else x
+            x = x.narrow(2, held[0], x.shape[2] - sum(held))
             return self._sum(x, from_blocks(y, block, x.shape[2:]))
 
     def _gather(
@@ -364,19 +363,6 @@ class NonLocal(nn.Module):
                 y[:, done : done + piece.shape[1]] = piece
                 done += piece.shape[1]
         return y.flatten(0, 1)
-
-    def _near(self, positions: Tensor, size: Sequence[int]) -> Tensor:
-        """Tell which positions of the map lie in the neighbourhood of each chosen one."""
-        assert self.window is not None
-        chosen = torch.stack(torch.unravel_index(positions, tuple(size)), dim=1)
-        axes = [torch.arange(s, device=positions.device) for s in size]
-        every = torch.cartesian_prod(*axes).view(-1, self.dims)
-        block, window = (
-            torch.tensor(e, device=positions.device) for e in (self.block, self.window)
-        )
-        first = chosen // block * block - (window - block) // 2
-        away = every - first[:, None]
-        return ((away >= 0) & (away < window)).all(-1)
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -109,3 +109,43 @@ def pieces(counts: Sequence[int], limit: int) -> Iterator[tuple[slice, ...]]:
     step = max(1, limit // max(1, rest))
     for first in range(0, counts[0], step):
         yield slice(first, first + step), *(slice(None) for _ in counts[1:])
+
+
+def strips(height: int, step: int, halo: int) -> Iterator[tuple[slice, slice, tuple[int, int]]]:
+    """Split rows into strips, in order.
+
+    Args:
+        height: how many rows there are.
+        step: of a strip, a multiple of the block's extent.
+        halo: rows that a block looks at on both sides.
+
+    Yields:
+        The rows of a strip, those that it looks at, and how many of these are its halo, above and
+        below, as :func:`cut` takes them.
+    """
+    for top in range(0, height, step):
+        bottom = min(height, top + step)
+        above, below = max(0, top - halo), min(height, bottom + halo)
+        yield slice(top, bottom), slice(above, below), (top - above, below - bottom)
+
+
+def neighbourhoods(
+    positions: Tensor, size: Sequence[int], block: Sequence[int], window: Sequence[int]
+) -> Tensor:
+    """Tell which positions of a map lie in the neighbourhood of each chosen one.
+
+    Args:
+        positions: integers ``(P,)`` in reading order.
+        size: extents of the map.
+        block: extents of a block.
+        window: extents of a block with its halo.
+
+    Returns:
+        Boolean ``(P, N)``.
+    """
+    chosen = torch.stack(torch.unravel_index(positions, tuple(size)), dim=1)
+    every = torch.cartesian_prod(*(torch.arange(s, device=positions.device) for s in size))
+    extents, wide = (torch.tensor(e, device=positions.device) for e in (block, window))
+    first = chosen // extents * extents - (wide - extents) // 2
+    away = every.view(-1, len(size)) - first[:, None]
+    return ((away >= 0) & (away < wide)).all(-1)

@@ -1,5 +1,6 @@
 """Denoise the planes of pictures and videos as files store them."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from torch import Tensor
 from nlden.inference.engines import to_device
 from nlden.inference.packing import Packing
 from nlden.inference.stream import SMALL, StreamState, VideoStream
-from nlden.inference.tiles import tiled
+from nlden.inference.tiles import cut_tiles, tiled
 from nlden.media.color import YCbCr
 from nlden.media.probe import Layout
 from nlden.models import ImageDenoiser, VideoDenoiser
@@ -54,6 +55,13 @@ class PlaneDenoiser:
         if not isinstance(self.network, ImageDenoiser):
             return _VIDEO_TILE
         return _IMAGE_TILE if self.dtype.itemsize > 2 else _IMAGE_TILE_16_BITS
+
+    def pieces(self, height: int, width: int) -> int:
+        """Return in how many tiles a picture is computed."""
+        if self.network.reach is None:
+            return 1
+        packed = (math.ceil(height / 2), math.ceil(width / 2))
+        return len(cut_tiles(*packed, self.extent // 2, self.network.grid))
 
     def __call__(
         self,
@@ -181,7 +189,7 @@ class ChangeStream:
             For each frame that is ready the change of its planes, and what the next depends on.
         """
         if self._video is None:
-            return [([*self._denoiser.by_tiles(self._once, values, self._packing)], None)]
+            return [([*self._denoiser.by_tiles(self._change, values, self._packing)], None)]
         frame = self._packing.enter(values) if shot is None else shot
         ready = self._video.push(frame, self._sigma, cut=cut)
         self._waiting.append(values)
@@ -201,14 +209,20 @@ class ChangeStream:
         ]
 
     @torch.inference_mode()
-    def once(self, pictures: list[Tensor]) -> Tensor:
-        """Take a packed picture out of a list and return what a network of images adds to it."""
-        assert isinstance(self._denoiser.network, ImageDenoiser)
-        return self._denoiser.network.change(pictures, self._sigma)
+    def once(self, pictures: list[Tensor], height: int, width: int) -> list[Tensor]:
+        """Return what a network of images adds to the planes of a picture, in one piece.
 
-    def _once(self, *values: Tensor) -> list[Tensor]:
-        change = self.once([self._packing.enter(values)])
-        return self._packing.leave(change, *values[0].shape[1:])
+        Args:
+            pictures: the packed picture, which is taken out of the list.
+            height: rows of the picture.
+            width: its columns.
+        """
+        assert isinstance(self._denoiser.network, ImageDenoiser)
+        change = self._denoiser.network.change(pictures, self._sigma)
+        return self._packing.leave(change, height, width)
+
+    def _change(self, *values: Tensor) -> list[Tensor]:
+        return self.once([self._packing.enter(values)], *values[0].shape[1:])
 
 
 class PlaneStream:
@@ -264,8 +278,8 @@ class PlaneStream:
 
     def _once(self, *planes: Tensor) -> Planes:
         # Nothing holds the values while the network runs: large pictures have no room for more.
-        change = self._changes.once([self._packing.enter(self._values(planes))])
-        return self._changed(planes, self._packing.leave(change, *planes[0].shape[1:]))
+        packed = [self._packing.enter(self._values(planes))]
+        return self._changed(planes, self._changes.once(packed, *planes[0].shape[1:]))
 
     def _values(self, planes: Planes) -> list[Tensor]:
         device, white = self._denoiser.device, self._layout.white

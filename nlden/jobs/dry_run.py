@@ -1,6 +1,5 @@
 """What a denoise run would do, in what time and memory: tried on a few frames, nothing is kept."""
 
-import math
 import sys
 import tempfile
 import time
@@ -11,7 +10,6 @@ import torch
 
 from nlden.inference.engines import synchronize
 from nlden.inference.planes import PlaneDenoiser, Planes
-from nlden.inference.tiles import cut_tiles
 from nlden.jobs.cleaning import Stream
 from nlden.jobs.denoise import Request, clean_still, denoise_video, expected_frames
 from nlden.jobs.inspect import fates
@@ -183,8 +181,8 @@ def _report(
     more: int,
 ) -> DryRun:
     tile = denoiser.extent
-    height, width = (math.ceil(extent / 2) for extent in size)
-    pieces = len(cut_tiles(height, width, tile // 2, denoiser.network.grid))
+    width, height = size
+    pieces = denoiser.pieces(height, width)
     peak = peak_memory()
     card = None
     if denoiser.device.type == "cuda":
