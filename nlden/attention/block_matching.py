@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 _PARTS = 8  # of a pixel, that displacements are rounded to: what hardly moved is not blurred
 _RIDGE = 0.01  # of the curvature
+_TRUST = 0.75  # of a pixel, as far as the paraboloid is believed: more than half, on a slope
 _BEFORE, _AFTER = 1, 2  # pixels that a cubic convolution needs around a place
 
 
@@ -48,7 +49,7 @@ def match_blocks(
     count = len(template)
     # Differences stay; the rounding of large equal sums goes.
     middle = template.mean((1, 2), keepdim=True)
-    template, places = template - middle, places - middle
+    template, places = template.sub_(middle), places.sub_(middle)  # copies, of no other use
     # |a - b|^2 = |a|^2 - 2 ab + |b|^2, whose first term is the same everywhere.
     product = F.conv2d(places[None], template[:, None], groups=count)[0]
     extent, size = template.shape[-1], places.shape[-1]
@@ -67,7 +68,7 @@ def match_blocks(
 
 
 def _fraction(error: Tensor, place: Tensor) -> Tensor:
-    """Return how far from the least error its paraboloid is lowest, ``(N, 2)`` in [-1/2, 1/2]."""
+    """Return how far from the least error its paraboloid is lowest, ``(N, 2)``."""
     last = error.shape[-1] - 1
     steps = torch.arange(-1, 2, device=error.device)
     y, x = ((place[:, axis, None] + steps).clamp(0, last) for axis in (0, 1))
@@ -85,7 +86,7 @@ def _fraction(error: Tensor, place: Tensor) -> Tensor:
     determinant = (yy * xx - yx * yx).clamp_min(1e-24)
     lowest = torch.stack([yx * slope_x - xx * slope_y, yx * slope_y - yy * slope_x], dim=1)
     inside = (place > 0) & (place < last)
-    part = torch.where(inside, (lowest / determinant[:, None]).clamp(-0.5, 0.5), 0.0)
+    part = torch.where(inside, (lowest / determinant[:, None]).clamp(-_TRUST, _TRUST), 0.0)
     return (part * _PARTS).round() / _PARTS
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nlden.inference.engines import to_device
 from nlden.inference.packing import Packing
-from nlden.inference.stream import SMALL, StreamState, VideoStream
+from nlden.inference.stream import StreamState, VideoStream
 from nlden.inference.tiles import cut_tiles, tiled
 from nlden.media.color import YCbCr
 from nlden.media.probe import Layout
@@ -25,6 +25,7 @@ Planes: TypeAlias = tuple[Tensor, ...]
 # Halos cost time, large tiles memory: a photograph of 24 megapixels takes four tiles in float32 and
 # one in 16 bits, and under 2.5 GiB. Networks of videos hold several maps of each of their frames.
 _IMAGE_TILE, _IMAGE_TILE_16_BITS, _VIDEO_TILE = 3072, 4920, 2048
+_AHEAD = 8 << 20  # bytes of a frame up to which another thread looks at it: not all cores are busy
 
 
 @dataclass
@@ -170,7 +171,7 @@ class ChangeStream:
 
         Networks of images have nothing to do before, and large frames wait.
         """
-        if self._video is None or sum(v.nbytes for v in values) > SMALL:
+        if self._video is None or sum(v.nbytes for v in values) > _AHEAD:
             return None
         return self._video.look(self._packing.enter(values), self._sigma)
 

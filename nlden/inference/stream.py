@@ -1,7 +1,6 @@
 """Frames in, frames out: a video denoiser over a stream, at constant memory."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,11 +9,6 @@ from torch import Tensor
 from nlden.inference.tiles import tiled
 from nlden.models.image_denoiser import noise_map
 from nlden.models.video_denoiser import Shot, VideoDenoiser
-
-SMALL = 8 << 20
-"""Bytes of a packed frame up to which a CPU does several things side by side.
-
-The layers of small frames do not keep all cores busy; large ones would take too much memory."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +68,6 @@ class VideoStream:
         self.network = network
         self.tile = tile
         self.state = state or StreamState()
-        self._threads = ThreadPoolExecutor(network.ahead + 1)
 
     @property
     def latency(self) -> int:
@@ -155,7 +148,7 @@ class VideoStream:
             tiles = iter(maps)
             here = [Shot(**{name: next(tiles) for name in names}) for _ in parts]
             before = None if past is None else here.pop()
-            done = self.network.denoise(here[0], level, before, here[1:], self._each)
+            done = self.network.denoise(here[0], level, before, here[1:])
             return done.clean, done.fused, done.variance
 
         maps = [level, *(part[name] for part in parts for name in names)]
@@ -163,13 +156,6 @@ class VideoStream:
         done = Shot(shot.noisy, *self._tiled(denoise, maps, like))
         self.state = StreamState(done, tuple(following))
         return done
-
-    def _each(self, function: Callable[[Shot], Shot], shots: Sequence[Shot]) -> Iterable[Shot]:
-        """Apply a function to each shot, to small ones on a CPU side by side."""
-        small = all(s.noisy.device.type == "cpu" and s.noisy.nbytes <= SMALL for s in shots)
-        if len(shots) < 2 or not small:
-            return map(function, shots)
-        return self._threads.map(torch.inference_mode()(function), shots)
 
     def _tiled(
         self,

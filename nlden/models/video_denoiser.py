@@ -8,9 +8,8 @@ are laid over each other by the block matching of non-local filters instead of o
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -35,10 +34,6 @@ _LIMIT = 4.0  # levels of noise by which frames that show the same differ at the
 _FAINTEST = 0.25 / 255  # of a noiseless video, whose frames must differ by something
 _COARSE = 4  # pixels that the first search averages along each axis
 _CALM = 3  # power of the past's share in the average that is its share in the result
-
-
-Each: TypeAlias = "Callable[[Callable[[Shot], Shot], Sequence[Shot]], Iterable[Shot]]"
-"""Applies a function to each of some shots, as :func:`map` does, or in threads."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +178,6 @@ class VideoDenoiser(nn.Module):
         level: Tensor,
         past: Shot | None,
         following: Sequence[Shot],
-        each: Each = map,
     ) -> Shot:
         """Denoise a frame with its neighbours.
 
@@ -192,9 +186,8 @@ class VideoDenoiser(nn.Module):
             level: its noise, ``(B, 2, h, w)``.
             past: the frame before, as this method returned it; None if there is none.
             following: up to ``ahead`` frames that follow, as :meth:`look` returns them.
-            each: applies a function to each neighbour; they do not depend on each other.
         """
-        mean, fused, features, kept = self._gather(shot, level, past, following, each)
+        mean, fused, features, kept = self._gather(shot, level, past, following)
         clean = self.fusion.subtract(self.fusion.body.refine(features), fused, level)
         if kept is not None:
             clean = torch.lerp(clean, *kept)
@@ -206,7 +199,6 @@ class VideoDenoiser(nn.Module):
         level: Tensor,
         past: Shot | None,
         following: Sequence[Shot],
-        each: Each,
     ) -> tuple[Shot, Tensor, list[Tensor], tuple[Tensor, Tensor] | None]:
         """Return the average with the past, the fused frame and the second network's features.
 
@@ -219,9 +211,7 @@ class VideoDenoiser(nn.Module):
         here = _luma(shot.clean)
         others = [] if past is None else [past]
         others += following[: self.ahead]
-        laid = list(
-            each(lambda other: self._weigh(shot, level, self._lay_over(here, other)), others)
-        )
+        laid = [self._weigh(shot, level, self._lay_over(here, other)) for other in others]
         if past is not None:
             mean, share = _average(shot, laid[0])
             before = share * (laid[0].clean - mean.fused)

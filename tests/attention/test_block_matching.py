@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -55,10 +55,10 @@ def test_blocks_are_found_where_the_squared_difference_is_least(
             reach,
             start[b, row, column].tolist(),
         )
-        # The part of a pixel is at most a half to either side of the least error. Repeated
-        # borders make equal places, which rounding tells apart.
+        # The part of a pixel is at most three quarters to either side of the least error.
+        # Repeated borders make equal places, which rounding tells apart.
         y, x_ = found[b, row, column].tolist()
-        near = [e for (i, j), e in errors.items() if abs(i - y) <= 0.5 and abs(j - x_) <= 0.5]
+        near = [e for (i, j), e in errors.items() if abs(i - y) <= 0.75 and abs(j - x_) <= 0.75]
         assert min(near) == pytest.approx(min(errors.values()), rel=1e-9, abs=1e-9)
 
 
@@ -72,11 +72,12 @@ def waves(size: int, down: float = 0.0, right: float = 0.0) -> torch.Tensor:
 
 @settings(max_examples=20)
 @given(down=st.floats(-3, 3), right=st.floats(-3, 3))
+@example(down=1.6875, right=1.65625)  # the least error lies more than half a pixel away
 def test_a_smooth_motion_is_found_and_copied_to_a_part_of_a_pixel(down, right):
     x, other = waves(64), waves(64, -down, -right)  # other(p + (down, right)) = x(p)
     found = match_blocks(x, other, block=16, margin=4, reach=4)
     inner = found[0, 1:3, 1:3]
-    assert (inner - torch.tensor([down, right])).abs().max() < 0.15
+    assert (inner - torch.tensor([down, right])).abs().max() < 0.1
     laid = copy_blocks(other, torch.full_like(found, 0.0) + torch.tensor([down, right]), 16)
     inside = (..., slice(8, -8), slice(8, -8))
     assert (laid - x)[inside].abs().max() < 2e-3
