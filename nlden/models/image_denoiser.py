@@ -205,7 +205,6 @@ def image_denoiser(
     blocks: Sequence[int],
     limit: float | None = 4.0,
     formats: Sequence[str] = tuple(PACKED),
-    down_blocks: Sequence[int] | None = None,
 ) -> ImageDenoiser:
     """Build a denoiser with squeeze-and-excitation and a non-local block at the coarsest level.
 
@@ -214,12 +213,11 @@ def image_denoiser(
         blocks: residual blocks of each level on each side.
         limit: see :class:`ImageDenoiser`.
         formats: likewise.
-        down_blocks: residual blocks of the way down, if they are others.
     """
     bottleneck = partial(
         NonLocal2d, scale="inner", bias=False, norm=None, window=16, block=8, clip=True
     )
-    body = UNet(widths, blocks, down_blocks=down_blocks, gate=GATE, bottleneck=bottleneck)
+    body = UNet(widths, blocks, gate=GATE, bottleneck=bottleneck)
     return ImageDenoiser(body, limit, formats)
 
 
@@ -250,7 +248,7 @@ def image_denoiser_fast(
 def image_denoiser_tiny(
     limit: float | None = 4.0, formats: Sequence[str] = tuple(PACKED)
 ) -> ImageDenoiser:
-    """Build the first stage of ``video-fast``: few convolutions (4 kMAC per pixel).
+    """Build the first stage of videos' networks: few convolutions (4 kMAC per pixel).
 
     Args:
         limit: see :class:`ImageDenoiser`.

@@ -22,7 +22,6 @@ from nlden.models.image_denoiser import (
     PACKED,
     ImageDenoiser,
     image_denoiser,
-    image_denoiser_fast,
     image_denoiser_tiny,
     noise_map,
     packed_format,
@@ -299,7 +298,7 @@ def video_denoiser_base(
         formats: packed formats that it takes.
     """
     fusion = image_denoiser((64, 96, 192), (1, 2, 1), limit, formats)
-    return VideoDenoiser(image_denoiser_fast(limit, formats), fusion, halve=True)
+    return VideoDenoiser(image_denoiser_tiny(limit, formats), fusion, halve=True)
 
 
 def video_denoiser_fast(

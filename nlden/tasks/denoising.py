@@ -118,8 +118,7 @@ class VideoDenoising(ImageDenoising):
 
     Args:
         net: the denoiser.
-        weights: weights to start from; None starts with those of the two stages.
-        spatial: weights of the first stage, a shipped name or a safetensors file.
+        weights: weights to start from; None starts with those of the second stage.
         train_spatial: whether the first stage learns, too: to denoise frames alone.
         fusion: weights that the second stage starts from, as far as they fit.
         temporal: weight of what keeps the picture from flickering: the same loss for what changes
@@ -134,7 +133,6 @@ class VideoDenoising(ImageDenoising):
         self,
         net: VideoDenoiser,
         weights: str | None = None,
-        spatial: str | None = "image-fast",
         train_spatial: bool = False,
         fusion: str | None = "image-base",
         temporal: float = 0.2,
@@ -145,8 +143,6 @@ class VideoDenoising(ImageDenoising):
         self.temporal = temporal
         self.train_spatial = train_spatial
         net.spatial.requires_grad_(train_spatial)
-        if weights is None and spatial is not None:
-            load_weights(net.spatial, spatial)
         if weights is None and fusion is not None:
             load_weights(net.fusion, fusion, partly=True)
 
