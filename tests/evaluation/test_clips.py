@@ -8,7 +8,7 @@ from skimage.io import imsave
 from nlden.data.camera_motion import camera_motion
 from nlden.data.clips import list_clips
 from nlden.evaluation.clips import evaluate, mean_rows, network
-from nlden.models import temporal_shift_denoiser_fast, video_denoiser_base
+from nlden.models import temporal_shift_denoiser_fast
 from nlden.models.pretrained import Description, WeightsError, load, load_weights, save
 
 
@@ -23,16 +23,6 @@ def folder(tmp_path_factory):
             pixels = (frame * 255).round().byte().permute(1, 2, 0).numpy()
             imsave(root / name / f"{i}.png", pixels, check_contrast=False)
     return root
-
-
-@pytest.fixture(scope="module")
-def video_weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "video.safetensors"
-    net = video_denoiser_base()
-    load_weights(net.spatial, "image-fast")
-    load_weights(net.fusion, "image-base", partly=True)
-    save(net, path, Description("video_denoiser_base"))
-    return str(path)
 
 
 def test_noise_is_that_of_the_protocol_and_figures_are_means_over_frames(folder):
@@ -50,8 +40,8 @@ def test_noise_is_that_of_the_protocol_and_figures_are_means_over_frames(folder)
     assert mean[0].psnr == pytest.approx((rows[0].psnr + rows[2].psnr) / 2)
 
 
-def test_a_video_denoiser_runs_as_a_stream(folder, video_weights):
-    method = network(video_weights, torch.device("cpu"), torch.float32)
+def test_a_video_denoiser_runs_as_a_stream(folder):
+    method = network("video-base", torch.device("cpu"), torch.float32)
     rows = list(evaluate(list_clips(folder), [30.0], {"video": method}))
     for noisy, video in zip(rows[::2], rows[1::2], strict=True):
         assert video.psnr > noisy.psnr + 5
@@ -71,8 +61,8 @@ def test_a_denoiser_with_temporal_shift_sees_whole_clips(tmp_path):
     assert not torch.allclose(run(clip[:, :1], 0.1), expected[:, :1], atol=1e-3)
 
 
-def test_networks_take_stored_clips(folder, video_weights):
-    names = {"image": "image-fast", "video": video_weights}
+def test_networks_take_stored_clips(folder):
+    names = {"image": "image-fast", "video": "video-base"}
     methods = {k: network(w, torch.device("cpu"), torch.float32) for k, w in names.items()}
     rows = list(evaluate(list_clips(folder), [30.0], methods, stored=True))
     for noisy, image, video in zip(rows[::3], rows[1::3], rows[2::3], strict=True):
