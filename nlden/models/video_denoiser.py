@@ -208,16 +208,15 @@ class VideoDenoiser(nn.Module):
         """
         mean, before, kept = shot, torch.zeros_like(shot.noisy), None
         here = _luma(shot.clean)
-        others = [] if past is None else [past]
-        others += following[: self.ahead]
-        laid = [self._weigh(shot, level, self._lay_over(here, other)) for other in others]
         if past is not None:
-            mean, share = _average(shot, laid[0])
-            before = share * (laid[0].clean - mean.fused)
-            kept = laid.pop(0).clean, share**_CALM
+            laid = self._weigh(shot, level, self._lay_over(here, past))
+            mean, share = _average(shot, laid)
+            before = share * (laid.clean - mean.fused)
+            kept = laid.clean, share**_CALM
         whole = mean
-        while laid:  # each is gone when it has been added
-            whole, _ = _average(whole, laid.pop(0))
+        for other in following[: self.ahead]:
+            laid = self._weigh(shot, level, self._lay_over(here, other))
+            whole, _ = _average(whole, laid)
         fused = whole.fused
         besides = [shot.noisy - fused, shot.clean - fused, before]
         beside = self.besides[packed_format(fused)]
