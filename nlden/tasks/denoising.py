@@ -133,7 +133,7 @@ class VideoDenoising(ImageDenoising):
         self,
         net: VideoDenoiser,
         weights: str | None = None,
-        train_spatial: bool = False,
+        train_spatial: bool = True,
         fusion: str | None = "image-base",
         temporal: float = 0.2,
         lr: float = 0.0015,

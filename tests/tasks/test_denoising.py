@@ -174,7 +174,8 @@ def test_frames_of_a_clip_count_one_by_one():
 class TestVideoDenoising:
     def test_a_step_lowers_the_loss_and_leaves_the_first_stage(self, small_video_denoiser):
         torch.manual_seed(0)
-        task = VideoDenoising(small_video_denoiser(untrained=True), fusion=None, lr=0.01)
+        net = small_video_denoiser(untrained=True)
+        task = VideoDenoising(net, train_spatial=False, fusion=None, lr=0.01)
         clean = torch.from_numpy(photographs.coffee()[:32, :48]).permute(2, 0, 1) / 255
         clean = clean[None, :, None].repeat(1, 1, 3, 1, 1)
         batch = {
