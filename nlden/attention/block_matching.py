@@ -3,7 +3,8 @@
 The search of non-local filters: for each block the block of the other picture that is most like it
 (K. Dabov et al.: BM3D, IEEE TIP 2007; M. Maggioni et al.: V-BM4D, IEEE TIP 2012). The part of a
 pixel is where the paraboloid through the least error and its neighbours is lowest; copies between
-pixels are cubic convolutions (R. G. Keys, IEEE TASSP 1981).
+pixels are those of Lanczos (C. E. Duchon, J. Appl. Meteorol. 1979), which blur less than cubic
+convolutions: a recursive average copies its copies.
 """
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 _PARTS = 8  # of a pixel, that displacements are rounded to: what hardly moved is not blurred
 _RIDGE = 0.01  # of the curvature
 _TRUST = 0.75  # of a pixel, as far as the paraboloid is believed: more than half, on a slope
-_BEFORE, _AFTER = 1, 2  # pixels that a cubic convolution needs around a place
+_LOBES = 3  # of the Lanczos window, so many pixels to each side
 
 
 def match_blocks(
@@ -93,7 +94,7 @@ def _fraction(error: Tensor, place: Tensor) -> Tensor:
 def copy_blocks(x: Tensor, displacement: Tensor, block: int) -> Tensor:
     """Put a picture together from displaced blocks of another; borders are repeated.
 
-    Between pixels the picture is that of a cubic convolution.
+    Between pixels the picture is interpolated by a Lanczos window of three lobes.
 
     Args:
         x: ``(B, C, H, W)``.
@@ -108,9 +109,9 @@ def copy_blocks(x: Tensor, displacement: Tensor, block: int) -> Tensor:
     whole = displacement.floor()
     part = (displacement - whole).to(x.dtype)
     pixels = x.movedim(1, -1)
-    places = _windows(pixels, _corners(whole.long(), block), block, _BEFORE, _AFTER)
+    places = _windows(pixels, _corners(whole.long(), block), block, _LOBES - 1, _LOBES)
     for axis in (0, 1):
-        first, *others = _cubic(part[..., axis])[..., None, None, None].unbind(3)
+        first, *others = _lanczos(part[..., axis])[..., None, None, None].unbind(3)
         total = first * places.narrow(3 + axis, 0, block)
         for i, tap in enumerate(others, 1):
             total.addcmul_(tap, places.narrow(3 + axis, i, block))
@@ -119,12 +120,12 @@ def copy_blocks(x: Tensor, displacement: Tensor, block: int) -> Tensor:
     return blocks[:, :, :height, :width]
 
 
-def _cubic(part: Tensor) -> Tensor:
-    """Return the weights of the pixels at -1, 0, 1 and 2 for a place in [0, 1)."""
-    t, u = part, 1 - part
-    outer = [-0.5 * t * u**2, -0.5 * u * t**2]
-    inner = [1 - t**2 * (2.5 - 1.5 * t), 1 - u**2 * (2.5 - 1.5 * u)]
-    return torch.stack([outer[0], inner[0], inner[1], outer[1]], dim=-1)
+def _lanczos(part: Tensor) -> Tensor:
+    """Return the weights of the pixels around a place in [0, 1), which is between the two middle."""
+    distance = part[..., None] - torch.arange(1 - _LOBES, 1 + _LOBES, device=part.device)
+    weights = distance.sinc() * (distance / _LOBES).sinc()
+    weights = torch.where(distance == distance.round(), (distance == 0).to(part), weights)  # exact
+    return weights / weights.sum(-1, keepdim=True)
 
 
 def _corners(displacement: Tensor, block: int) -> Tensor:
