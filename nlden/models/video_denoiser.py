@@ -156,15 +156,13 @@ class VideoDenoiser(nn.Module):
         """Return what :meth:`stages` does, packed, as ``(B * T, 12 or 6, h, w)``."""
         level = noise_map(sigma, packed[:, :, 0])
         shots = [self.look(noisy, level) for noisy in packed.unbind(2)]
-        # Each network learns for itself, and each frame what to make of the past, not what to
-        # leave.
+        # Each network learns for itself; the second one also what to leave to the frames after.
         known = [shot.detach() for shot in shots]
         past: Shot | None = None
         clean = []
         for i, shot in enumerate(known):
-            done = self.denoise(shot, level, past, known[i + 1 : i + 1 + self.ahead])
-            clean.append(done.clean)
-            past = done.detach()
+            past = self.denoise(shot, level, past, known[i + 1 : i + 1 + self.ahead])
+            clean.append(past.clean)
         return [torch.stack(y, dim=1).flatten(0, 1) for y in ([s.clean for s in shots], clean)]
 
     def look(self, noisy: Tensor, level: Tensor) -> Shot:
@@ -240,22 +238,14 @@ class VideoDenoiser(nn.Module):
         near = torch.addcmul(shot.noisy, differences[1], unit)
         return replace(laid, fused=near, variance=variance)
 
-    @torch.no_grad()
     def _lay_over(self, here: Tensor, other: Shot) -> Shot:
         """Return a neighbour, displaced so that it lies over the frame whose luma is given."""
         pictures = (other.fused, other.clean)
         full = _full(other.clean)
         planes = from_phases(torch.cat([p[:, :full] for p in pictures], dim=1))
         there = planes[:, planes.shape[1] // 2 :].mean(1, keepdim=True)
-        small = [halved(halved(p)) for p in (here, there)]
         block = self.block
-        # First in an averaged picture, then exactly.
-        coarse = match_blocks(
-            *small, block=block // _COARSE, margin=2, reach=self.search // _COARSE
-        )
-        moved = match_blocks(
-            here, there, block=block, margin=4, reach=_COARSE - 1, around=_COARSE * coarse
-        )
+        moved = self._displacement(here.detach(), there.detach())
         laid = to_phases(copy_blocks(planes, moved, block)).chunk(2, dim=1)
         if full < other.clean.shape[1]:
             chroma = torch.cat([p[:, full:] for p in pictures], dim=1)
@@ -264,6 +254,14 @@ class VideoDenoiser(nn.Module):
         # Whole steps: no variance falls below the least.
         variance = copy_blocks(other.variance, (moved / 2).round(), block // 2)
         return Shot(other.noisy, laid[1], laid[0], variance)
+
+    def _displacement(self, here: Tensor, there: Tensor) -> Tensor:
+        """Match blocks of a picture in another: first in averaged pictures, then exactly."""
+        small = [halved(halved(p)) for p in (here, there)]
+        block, reach = self.block // _COARSE, self.search // _COARSE
+        coarse = match_blocks(*small, block=block, margin=2, reach=reach)
+        around = _COARSE * coarse
+        return match_blocks(here, there, block=self.block, margin=4, reach=_COARSE - 1, around=around)
 
 
 def _average(mean: Shot, other: Shot) -> tuple[Shot, Tensor]:
