@@ -85,9 +85,9 @@ def noisy_rgb(clean: Tensor, generator: Generator) -> Mapping[str, Tensor]:
 def noisy_yuv420(clean: Tensor, generator: Generator) -> Mapping[str, Tensor]:
     """Make packed 4:2:0 training pairs: noise born in RGB and stored, or white in each plane.
 
-    Noise born in RGB is carried to the planes, half of it clipped and rounded to 8 bits before
-    and after the conversion, as a camera or an editor does. Noise of the planes' own has any
-    relation of chroma to luma; a part of the pictures is grey with noiseless chroma.
+    Noise born in RGB is clipped and rounded to 8 bits before and after it is carried to the planes,
+    as a camera or an editor does. Noise of the planes' own has any relation of chroma to luma; a
+    part of the pictures is grey with noiseless chroma.
 
     Args:
         clean: RGB ``(B, 3, H, W)`` of even size.
@@ -104,8 +104,7 @@ def noisy_yuv420(clean: Tensor, generator: Generator) -> Mapping[str, Tensor]:
     target = store_yuv420(clean, color)
 
     rgb = white_gaussian(clean, sigma.view(four), generator)
-    stored = quantize(store_yuv420(quantize(rgb), color))
-    born = torch.where((way < 0.35).view(four), stored, store_yuv420(rgb, color))
+    born = quantize(store_yuv420(quantize(rgb), color))
     born_levels = sigma[:, None] * torch.tensor(color.plane_levels(1.0, averaged=4)).to(sigma)
 
     gray = (way > 0.92).view(four)

@@ -11,6 +11,7 @@ from nlden.media.phases import halved
 from nlden.models.image_denoiser import PACKED, packed_format
 
 _LARGEST = 20.0  # logarithm of the factor; beyond, it would have no gradient that is a number
+_LEAST = 1e-6  # mean square, in levels of noise; the root of nothing has no gradient
 _NEAR = 5  # places along each axis over which squared differences are averaged
 
 
@@ -60,7 +61,7 @@ class Mismatch(nn.Module):
         if self.halve:
             seen = [halved(t) for t in seen]
         near = box_mean(torch.cat(seen[3:], dim=1), _NEAR)
-        x = torch.cat([*seen[:3], near.sqrt()], dim=1)
+        x = torch.cat([*seen[:3], near.clamp_min(_LEAST).sqrt()], dim=1)
         x = x.to(self.hidden.weight.dtype, memory_format=torch.channels_last)
         stem = self.stems[packed_format(clean)]
         y = self.tail(F.relu(self.hidden(F.relu(stem(x)))))

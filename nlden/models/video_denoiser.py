@@ -68,8 +68,8 @@ class VideoDenoiser(nn.Module):
     to a part of a pixel, so that the neighbour can be laid over the frame. Frames that lie over
     each other are averaged, each weighted by the inverse of its variance: that of its noise and
     that of the mismatch that a small network sees. A second network, told how much noise is left,
-    denoises the average; it sees besides what the average changed, how the frame before was
-    denoised, and how much noise there was: where a file has clipped it, averages are off by that. Where nearly all of the average is the past, the result keeps to the frame before:
+    denoises the average; it sees besides what the average changed, and how the frame before was
+    denoised. Where nearly all of the average is the past, the result keeps to the frame before:
     what stands still does not flicker.
 
     Neighbours are the average of the frames before, so that the past is not limited, and the
@@ -111,7 +111,7 @@ class VideoDenoiser(nn.Module):
         width = fusion.body.widths[0]
         self.besides = nn.ModuleDict()
         for name in self.formats:
-            convolution = nn.Conv2d(3 * PACKED[name] + 2, width, 3, padding=1, bias=False)
+            convolution = nn.Conv2d(3 * PACKED[name] + 3, width, 3, padding=1, bias=False)
             nn.init.zeros_(convolution.weight)
             self.besides[name] = convolution
 
@@ -216,7 +216,9 @@ class VideoDenoiser(nn.Module):
             laid = self._weigh(shot, level, self._lay_over(here, other))
             whole, _ = _average(whole, laid)
         fused = whole.fused
-        besides = [shot.noisy - fused, shot.clean - fused, before, level]
+        # How much noise there was, and white: files clip noise there, and averages are off by that.
+        clipped = [level, torch.ones_like(level[:, :1])]
+        besides = [shot.noisy - fused, shot.clean - fused, before, *clipped]
         beside = self.besides[packed_format(fused)]
         assert isinstance(beside, nn.Conv2d)
         left = level * whole.variance.sqrt()

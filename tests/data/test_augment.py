@@ -111,7 +111,7 @@ def test_a_part_of_the_pictures_is_stored_in_eight_bits(make):
     clean = torch.rand(200, 3, 8, 8, generator=generator())
     codes = make(clean, generator())["noisy"] * 255
     stored = (codes - codes.round()).abs().amax((1, 2, 3)) < 1e-3
-    assert 0.15 < stored.float().mean() < 0.5
+    assert 0.15 < stored.float().mean() < 0.75
     assert codes[stored].min() >= 0
     assert codes[stored].max() <= 255.001
     assert codes[~stored].min() < 0

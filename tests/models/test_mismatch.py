@@ -27,8 +27,8 @@ def test_reach_bounds_what_an_input_touches(halve):
 def test_gradients_are_numbers_where_nothing_agrees(factor, difference):
     network = Mismatch(("yuv420",), 8)
     torch.nn.init.constant_(network.tail.bias, factor)  # of the logarithm of the factor, too
-    maps = torch.full((1, 6, 8, 8), difference)
+    maps = torch.full((1, 6, 8, 8), difference, requires_grad=True)
     variance = network(maps, maps, torch.ones(1, 2, 8, 8))
     assert variance.isfinite().all()
     (1 / (1 + 1 / variance)).sum().backward()
-    assert all(p.grad.isfinite().all() for p in network.parameters())
+    assert all(p.grad.isfinite().all() for p in (maps, *network.parameters()))

@@ -13,8 +13,8 @@ from nlden.models.video_denoiser import _luma
 
 # Weights are published; the stages' own are those of the image denoisers.
 PROMISED = {
-    "besides.rgb.weight": (64, 38, 3, 3),
-    "besides.yuv420.weight": (64, 20, 3, 3),
+    "besides.rgb.weight": (64, 39, 3, 3),
+    "besides.yuv420.weight": (64, 21, 3, 3),
     "mismatch.hidden.bias": (32,),
     "mismatch.hidden.weight": (32, 32, 3, 3),
     "mismatch.stems.rgb.bias": (32,),
