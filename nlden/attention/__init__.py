@@ -1,6 +1,6 @@
 """Attention blocks for one, two and three dimensions, exact without an N x N map."""
 
-from nlden.attention.block_matching import copy_blocks, match_blocks
+from nlden.attention.block_matching import copy_blocks, match_blocks, smooth_displacement
 from nlden.attention.cbam import CBAM, ChannelGate, SpatialGate
 from nlden.attention.dual_attention import (
     ChannelAttention,
@@ -35,4 +35,5 @@ __all__ = [
     "from_reference",
     "match_blocks",
     "memory_estimate",
+    "smooth_displacement",
 ]

@@ -91,6 +91,26 @@ def _fraction(error: Tensor, place: Tensor) -> Tensor:
     return (part * _PARTS).round() / _PARTS
 
 
+def smooth_displacement(displacement: Tensor) -> Tensor:
+    """Replace the displacement of each block by the median of its own and the eight around it.
+
+    Noise finds other places for single blocks; most that lie beside each other move alike. The
+    median, taken along each axis, keeps the borders between what moves differently. It is taken
+    twice.
+
+    Args:
+        displacement: ``(B, rows, columns, 2)``, as :func:`match_blocks` returns it.
+
+    Returns:
+        Likewise.
+    """
+    field = displacement.movedim(3, 1)
+    for _ in range(2):
+        around = F.pad(field, (1, 1, 1, 1), mode="replicate").unfold(2, 3, 1).unfold(3, 3, 1)
+        field = around.flatten(4).median(4).values
+    return field.movedim(1, 3)
+
+
 def copy_blocks(x: Tensor, displacement: Tensor, block: int) -> Tensor:
     """Put a picture together from displaced blocks of another; borders are repeated.
 
@@ -121,7 +141,7 @@ def copy_blocks(x: Tensor, displacement: Tensor, block: int) -> Tensor:
 
 
 def _lanczos(part: Tensor) -> Tensor:
-    """Return the weights of the pixels around a place in [0, 1), which is between the two middle."""
+    """Return the weights of the pixels around a place in [0, 1), between the two middle ones."""
     distance = part[..., None] - torch.arange(1 - _LOBES, 1 + _LOBES, device=part.device)
     weights = distance.sinc() * (distance / _LOBES).sinc()
     weights = torch.where(distance == distance.round(), (distance == 0).to(part), weights)  # exact

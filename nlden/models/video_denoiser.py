@@ -14,7 +14,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from nlden.attention.block_matching import copy_blocks, match_blocks
+from nlden.attention.block_matching import (
+    copy_blocks,
+    match_blocks,
+    smooth_displacement,
+)
 from nlden.encoders import UNet
 from nlden.media.phases import from_phases, halved, to_phases
 from nlden.models.image_denoiser import (
@@ -121,8 +125,9 @@ class VideoDenoiser(nn.Module):
         alone, together = self.spatial.reach, self.fusion.reach
         if alone is None or together is None:
             return None
-        # From one end of a block over its margin to the farthest place that it is sought at.
-        match = self.block + self.search + 3 * _COARSE
+        # From one end of a block over its margin to the farthest place that it is sought at. Blocks
+        # around vote, and those around them: twice, in the coarse and in the exact search.
+        match = self.block + self.search + 3 * _COARSE + 4 * self.block
         return max(alone, together + self.mismatch.reach + -(-match // 2))
 
     @property
@@ -258,12 +263,14 @@ class VideoDenoiser(nn.Module):
         return Shot(other.noisy, laid[1], laid[0], variance)
 
     def _displacement(self, here: Tensor, there: Tensor) -> Tensor:
-        """Match blocks of a picture in another: first in averaged pictures, then exactly."""
+        """Return how far each block of a luma has moved in another."""
         small = [halved(halved(p)) for p in (here, there)]
         block, reach = self.block // _COARSE, self.search // _COARSE
-        coarse = match_blocks(*small, block=block, margin=2, reach=reach)
+        # First in averaged pictures, then exactly; blocks around outvote what noise has misled.
+        coarse = smooth_displacement(match_blocks(*small, block=block, margin=2, reach=reach))
         around = _COARSE * coarse
-        return match_blocks(here, there, block=self.block, margin=4, reach=_COARSE - 1, around=around)
+        moved = match_blocks(here, there, block=self.block, margin=2, reach=2, around=around)
+        return smooth_displacement(moved)
 
 
 def _average(mean: Shot, other: Shot) -> tuple[Shot, Tensor]:
@@ -312,7 +319,7 @@ def video_denoiser_fast(
     body = UNet((32, 64, 128), (1, 1, 1), down_blocks=(0, 0, 0), gate=GATE)
     fusion = ImageDenoiser(body, limit, formats)
     alone = image_denoiser_tiny(limit, formats)
-    return VideoDenoiser(alone, fusion, ahead=1, mismatch=16, halve=True, block=32)
+    return VideoDenoiser(alone, fusion, ahead=1, mismatch=16, halve=True, block=24)
 
 
 def video_denoiser_real(

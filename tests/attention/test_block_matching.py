@@ -2,9 +2,10 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import median_filter
 from torch.nn import functional as F
 
-from nlden.attention import copy_blocks, match_blocks
+from nlden.attention import copy_blocks, match_blocks, smooth_displacement
 
 
 def errors_of_places(x, other, top, left, block, margin, reach, start):
@@ -100,7 +101,9 @@ def test_a_moved_picture_is_found_and_a_flat_one_stays():
     eighths=st.integers(-40, 40),
     seed=st.integers(0, 99),
 )
-def test_copies_are_a_lanczos_interpolation_of_the_padded_picture(height, width, block, eighths, seed):
+def test_copies_are_a_lanczos_interpolation_of_the_padded_picture(
+    height, width, block, eighths, seed
+):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(2, 3, height, width, generator=generator, dtype=torch.float64)
     moved = torch.full((2, -(-height // block), -(-width // block), 2), eighths / 8.0)
@@ -130,3 +133,23 @@ def test_pictures_of_a_batch_know_nothing_of_each_other():
         alone = match_blocks(x[i : i + 1], other[i : i + 1], block=8, margin=2, reach=2)
         assert torch.equal(alone, together[i : i + 1])
         assert torch.equal(copy_blocks(other[i : i + 1], alone, 8), laid[i : i + 1])
+
+
+@settings(max_examples=15)
+@given(rows=st.integers(1, 7), columns=st.integers(1, 7), seed=st.integers(0, 99))
+def test_the_blocks_around_outvote_a_displacement(rows, columns, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(-40, 41, (2, rows, columns, 2), generator=generator) / 8
+    expected = x.numpy()
+    for _ in range(2):
+        expected = median_filter(expected, size=(1, 3, 3, 1), mode="nearest")
+    assert torch.equal(smooth_displacement(x), torch.from_numpy(expected))
+
+
+def test_one_block_is_outvoted_and_the_border_of_what_moves_stays():
+    x = torch.zeros(1, 6, 8, 2)
+    x[:, :, 4:] = torch.tensor([3.0, -2.5])
+    wrong = x.clone()
+    wrong[:, 2, 1] = 7.0
+    wrong[:, 4, 6] = -4.0
+    assert torch.equal(smooth_displacement(wrong), x)

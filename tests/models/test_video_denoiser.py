@@ -120,7 +120,7 @@ def test_a_moving_clip_is_laid_over_the_frame(channels, small_video_denoiser):
         shots.append(type(looked)(frame, frame, frame, looked.variance))
     laid = network._lay_over(_luma(shots[0].clean), shots[1]).fused
     inner = (..., slice(8, -8), slice(8, -8))
-    assert (laid - shots[0].noisy)[inner].abs().mean() < 0.005
+    assert (laid - shots[0].noisy)[inner].abs().mean() < 0.008
     assert (shots[1].noisy - shots[0].noisy)[inner].abs().mean() > 0.05
 
 
