@@ -14,6 +14,7 @@ from torch.nn import functional as F
 _PARTS = 8  # of a pixel, that displacements are rounded to: what hardly moved is not blurred
 _RIDGE = 0.01  # of the curvature
 _TRUST = 0.75  # of a pixel, as far as the paraboloid is believed: more than half, on a slope
+_STEPS = 16  # of a pixel, that copies are interpolated at
 _LOBES = 3  # of the Lanczos window, so many pixels to each side
 
 
@@ -119,33 +120,39 @@ def copy_blocks(x: Tensor, displacement: Tensor, block: int) -> Tensor:
     Args:
         x: ``(B, C, H, W)``.
         displacement: of each block, in pixels, as :func:`match_blocks` returns it,
-            ``(B, ceil(H / block), ceil(W / block), 2)``.
+            ``(B, ceil(H / block), ceil(W / block), 2)``; it is rounded to sixteenths. Whole pixels,
+            as integers, are copied as they are.
         block: extent of a block.
 
     Returns:
         ``(B, C, H, W)``.
     """
     height, width = x.shape[2:]
-    whole = displacement.floor()
-    part = (displacement - whole).to(x.dtype)
     pixels = x.movedim(1, -1)
-    places = _windows(pixels, _corners(whole.long(), block), block, _LOBES - 1, _LOBES)
-    for axis in (0, 1):
-        first, *others = _lanczos(part[..., axis])[..., None, None, None].unbind(3)
-        total = first * places.narrow(3 + axis, 0, block)
-        for i, tap in enumerate(others, 1):
-            total.addcmul_(tap, places.narrow(3 + axis, i, block))
-        places = total
+    if displacement.is_floating_point():
+        steps = (displacement * _STEPS).round().long()
+        corners = _corners(steps.div(_STEPS, rounding_mode="floor"), block)
+        places = _windows(pixels, corners, block, _LOBES - 1, _LOBES)
+        weights = _lanczos(x.device)[steps % _STEPS].to(x.dtype)
+        for axis in (0, 1):
+            first, *others = weights[..., axis, :, None, None, None].unbind(3)
+            total = first * places.narrow(3 + axis, 0, block)
+            for i, tap in enumerate(others, 1):
+                total.addcmul_(tap, places.narrow(3 + axis, i, block))
+            places = total
+    else:
+        places = _windows(pixels, _corners(displacement, block), block, 0, 0)
     blocks = places.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
     return blocks[:, :, :height, :width]
 
 
-def _lanczos(part: Tensor) -> Tensor:
-    """Return the weights of the pixels around a place in [0, 1), between the two middle ones."""
-    distance = part[..., None] - torch.arange(1 - _LOBES, 1 + _LOBES, device=part.device)
+def _lanczos(device: torch.device) -> Tensor:
+    """Return the weights of the pixels around each part of one, between the two middle pixels."""
+    place = torch.arange(_STEPS, dtype=torch.float64, device=device)[:, None] / _STEPS
+    distance = place - torch.arange(1 - _LOBES, 1 + _LOBES, device=device)
     weights = distance.sinc() * (distance / _LOBES).sinc()
-    weights = torch.where(distance == distance.round(), (distance == 0).to(part), weights)  # exact
-    return weights / weights.sum(-1, keepdim=True)
+    weights[0] = distance[0] == 0  # exactly
+    return weights / weights.sum(1, keepdim=True)
 
 
 def _corners(displacement: Tensor, block: int) -> Tensor:

@@ -259,7 +259,7 @@ class VideoDenoiser(nn.Module):
             rest = copy_blocks(chroma, moved / 2, block // 2).chunk(2, dim=1)
             laid = tuple(torch.cat(pair, dim=1) for pair in zip(laid, rest, strict=True))
         # Whole steps: no variance falls below the least.
-        variance = copy_blocks(other.variance, (moved / 2).round(), block // 2)
+        variance = copy_blocks(other.variance, (moved / 2).round().long(), block // 2)
         return Shot(other.noisy, laid[1], laid[0], variance)
 
     def _displacement(self, here: Tensor, there: Tensor) -> Tensor:

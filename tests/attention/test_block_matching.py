@@ -81,7 +81,7 @@ def test_a_smooth_motion_is_found_and_copied_to_a_part_of_a_pixel(down, right):
     assert (inner - torch.tensor([down, right])).abs().max() < 0.1
     laid = copy_blocks(other, torch.full_like(found, 0.0) + torch.tensor([down, right]), 16)
     inside = (..., slice(8, -8), slice(8, -8))
-    assert (laid - x)[inside].abs().max() < 0.012  # of -3 to 3
+    assert (laid - x)[inside].abs().max() < 0.025  # of -3 to 3
 
 
 def test_a_moved_picture_is_found_and_a_flat_one_stays():
@@ -123,6 +123,12 @@ def test_copies_are_a_lanczos_interpolation_of_the_padded_picture(
             top, left = pad + whole + first + i, pad + whole + first + j
             expected += a * b * wide[..., top : top + height, left : left + width]
     assert torch.allclose(y, expected, atol=1e-12)
+
+
+def test_whole_pixels_are_copied_as_they_are():
+    x = torch.randn(2, 3, 21, 30, generator=torch.Generator().manual_seed(0))
+    moved = torch.randint(-9, 10, (2, 3, 4, 2), generator=torch.Generator().manual_seed(1))
+    assert torch.equal(copy_blocks(x, moved, 8), copy_blocks(x, moved.float(), 8))
 
 
 def test_pictures_of_a_batch_know_nothing_of_each_other():
