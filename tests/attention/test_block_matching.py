@@ -81,7 +81,7 @@ def test_a_smooth_motion_is_found_and_copied_to_a_part_of_a_pixel(down, right):
     assert (inner - torch.tensor([down, right])).abs().max() < 0.1
     laid = copy_blocks(other, torch.full_like(found, 0.0) + torch.tensor([down, right]), 16)
     inside = (..., slice(8, -8), slice(8, -8))
-    assert (laid - x)[inside].abs().max() < 0.025  # of -3 to 3
+    assert (laid - x)[inside].abs().max() < 0.03  # of -3 to 3, rounded to a sixteenth
 
 
 def test_a_moved_picture_is_found_and_a_flat_one_stays():
