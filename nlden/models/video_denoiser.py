@@ -14,11 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from nlden.attention.block_matching import (
-    copy_blocks,
-    match_blocks,
-    smooth_displacement,
-)
+from nlden.attention.block_matching import copy_blocks, match_blocks, smooth_displacement
 from nlden.encoders import UNet
 from nlden.media.phases import from_phases, halved, to_phases
 from nlden.models.image_denoiser import (
