@@ -248,7 +248,7 @@ class VideoDenoiser(nn.Module):
         planes = from_phases(torch.cat([p[:, :full] for p in pictures], dim=1))
         there = planes[:, planes.shape[1] // 2 :].mean(1, keepdim=True)
         block = self.block
-        moved = self._displacement(here.detach(), there.detach())
+        moved = self._displacement(here, there)
         laid = to_phases(copy_blocks(planes, moved, block)).chunk(2, dim=1)
         if full < other.clean.shape[1]:
             chroma = torch.cat([p[:, full:] for p in pictures], dim=1)
@@ -258,6 +258,7 @@ class VideoDenoiser(nn.Module):
         variance = copy_blocks(other.variance, (moved / 2).round().long(), block // 2)
         return Shot(other.noisy, laid[1], laid[0], variance)
 
+    @torch.no_grad()
     def _displacement(self, here: Tensor, there: Tensor) -> Tensor:
         """Return how far each block of a luma has moved in another."""
         small = [halved(halved(p)) for p in (here, there)]
