@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nlden.inference.engines import to_device
 from nlden.inference.packing import Packing
-from nlden.inference.stream import StreamState, VideoStream
+from nlden.inference.stream import Seen, StreamState, VideoStream
 from nlden.inference.tiles import cut_tiles, tiled
 from nlden.media.color import YCbCr
 from nlden.media.probe import Layout
@@ -166,35 +166,35 @@ class ChangeStream:
         return torch.tensor([self._packing.sigma], device=self._denoiser.device)
 
     @torch.inference_mode()
-    def look(self, values: Sequence[Tensor]) -> Shot | None:
-        """Return what :meth:`push` needs of a frame alone; another thread may do it before.
+    def look(self, values: Sequence[Tensor], *, cut: bool = False) -> list[Seen] | None:
+        """Return what :meth:`push` needs besides the past; another thread may do it before.
 
-        Networks of images have nothing to do before, and large frames wait.
+        Networks of images have nothing to do before, and large frames wait: None.
         """
         if self._video is None or sum(v.nbytes for v in values) > _AHEAD:
             return None
-        return self._video.look(self._packing.enter(values), self._sigma)
+        return self._video.look(self._packing.enter(values), self._sigma, cut=cut)
 
     @torch.inference_mode()
     def push(
-        self, values: Sequence[Tensor], *, cut: bool = False, shot: Shot | None = None
+        self, values: Sequence[Tensor], *, cut: bool = False, seen: Sequence[Seen] | None = None
     ) -> list[tuple[list[Tensor], Shot | None]]:
         """Take the next frame.
 
         Args:
             values: float planes on the device, shaped as in :class:`nlden.media.Frame`.
             cut: whether it is the first of a shot.
-            shot: what :meth:`look` returned of it; None looks now.
+            seen: what :meth:`look` returned of it; None looks now.
 
         Returns:
             For each frame that is ready the change of its planes, and what the next depends on.
         """
         if self._video is None:
             return [([*self._denoiser.by_tiles(self._change, values, self._packing)], None)]
-        frame = self._packing.enter(values) if shot is None else shot
-        ready = self._video.push(frame, self._sigma, cut=cut)
+        if seen is None:
+            seen = self._video.look(self._packing.enter(values), self._sigma, cut=cut)
         self._waiting.append(values)
-        return self._leave(ready)
+        return self._leave(self._video.denoise(seen))
 
     @torch.inference_mode()
     def finish(self) -> list[tuple[list[Tensor], Shot | None]]:
@@ -252,19 +252,19 @@ class PlaneStream:
         """Return how many frames come in before the first comes out, less one."""
         return 0 if self._keeps else self._changes.latency
 
-    def look(self, planes: Planes) -> Shot | None:
-        """Return what :meth:`push` needs of a frame alone; another thread may do it before."""
-        return None if self._keeps else self._changes.look(self._values(planes))
+    def look(self, planes: Planes, *, cut: bool = False) -> list[Seen] | None:
+        """Return what :meth:`push` needs besides the past; another thread may do it before."""
+        return None if self._keeps else self._changes.look(self._values(planes), cut=cut)
 
     def push(
-        self, planes: Planes, *, cut: bool = False, shot: Shot | None = None
+        self, planes: Planes, *, cut: bool = False, seen: Sequence[Seen] | None = None
     ) -> list[tuple[Planes, Shot | None]]:
         """Take the next frame.
 
         Args:
             planes: its codes.
             cut: whether it is the first of a shot.
-            shot: what :meth:`look` returned of it; None looks now.
+            seen: what :meth:`look` returned of it; None looks now.
 
         Returns:
             The denoised codes of each frame that is ready, of the same shapes and types, and what
@@ -275,7 +275,7 @@ class PlaneStream:
         if isinstance(self._denoiser.network, ImageDenoiser):
             return [(tuple(self._denoiser.by_tiles(self._once, planes, self._packing)), None)]
         self._waiting.append(planes)
-        return self._round(self._changes.push(self._values(planes), cut=cut, shot=shot))
+        return self._round(self._changes.push(self._values(planes), cut=cut, seen=seen))
 
     def _once(self, *planes: Tensor) -> Planes:
         # Nothing holds the values while the network runs: large pictures have no room for more.

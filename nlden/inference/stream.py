@@ -1,7 +1,7 @@
 """Frames in, frames out: a video denoiser over a stream, at constant memory."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -48,6 +48,21 @@ class StreamState:
         return cls(past, tuple(shot(f"pending.{i}") for i in range(count)))
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A frame with those that follow it.
+
+    Args:
+        shot: as :meth:`VideoDenoiser.look_ahead` returns it.
+        level: its noise, ``(1, 2, h, w)``.
+        first: whether it is the first of a shot.
+    """
+
+    shot: Shot
+    level: Tensor
+    first: bool
+
+
 class VideoStream:
     """Denoise the frames of a video one after the other.
 
@@ -67,7 +82,16 @@ class VideoStream:
     ) -> None:
         self.network = network
         self.tile = tile
-        self.state = state or StreamState()
+        state = state or StreamState()
+        self._past, self._pending = state.past, state.pending
+        self._first = state.past is None  # of the frames that wait, or that are to come
+        known = state.pending[-1] if state.pending else state.past
+        self._shape = None if known is None else known.noisy.shape
+
+    @property
+    def state(self) -> StreamState:
+        """Return what it remembers; of use between calls of :meth:`push`."""
+        return StreamState(None if self._first else self._past, self._pending)
 
     @property
     def latency(self) -> int:
@@ -75,87 +99,99 @@ class VideoStream:
         return self.network.ahead
 
     @torch.inference_mode()
-    def look(self, noisy: Tensor, sigma: Tensor | float) -> Shot:
-        """Return what the network makes of a frame alone, as :meth:`push` takes it.
+    def look(self, noisy: Tensor, sigma: Tensor | float, *, cut: bool = False) -> list[Seen]:
+        """Take the next frame and return for :meth:`denoise` those whose followers are known.
 
-        It does not depend on other frames, so that another thread may do it before.
+        None of it depends on frames that are denoised: another thread may do it before.
 
         Args:
             noisy: packed, ``(1, 12 or 6, h, w)``.
             sigma: its noise, as :class:`VideoDenoiser` takes it.
+            cut: whether it is the first of a shot.
+
+        Raises:
+            ValueError: if the frame is of another format or size than those before, or holds
+                what is no number, which every frame after it would inherit.
         """
-        noisy = noisy.float()
+        if not noisy.isfinite().all():
+            raise ValueError("the frame holds NaN or infinite values; replace them before")
+        if self._shape is not None and self._shape != noisy.shape:
+            raise ValueError(
+                f"the frame has the shape {tuple(noisy.shape)} after frames of "
+                f"{tuple(self._shape)}; finish this stream and open another"
+            )
+        ready = self._rest(sigma) if cut else []
+        noisy, self._shape = noisy.float(), noisy.shape
         level = noise_map(sigma, noisy)
 
         def look(noisy: Tensor, level: Tensor) -> tuple[Tensor]:
             return (self.network.look(noisy, level).clean,)
 
         (clean,) = self._tiled(look, [noisy, level], [noisy])
-        return Shot(noisy, clean, noisy, torch.ones_like(level))
+        self._pending = (*self._pending, Shot(noisy, clean, noisy, torch.ones_like(level)))
+        if len(self._pending) > self.network.ahead:
+            ready.append(self._look_ahead(sigma))
+        return ready
 
     @torch.inference_mode()
-    def push(self, frame: Tensor | Shot, sigma: Tensor | float, *, cut: bool = False) -> list[Shot]:
-        """Take the next frame.
+    def denoise(self, seen: Sequence[Seen]) -> list[Shot]:
+        """Return frames as they came and clean; what follows depends on the last one alone."""
+        return [self._denoise(s) for s in seen]
 
-        Args:
-            frame: packed, ``(1, 12 or 6, h, w)``, or what :meth:`look` returned of it.
-            sigma: its noise, as :class:`VideoDenoiser` takes it.
-            cut: whether it is the first of a shot.
-
-        Returns:
-            The frames that are ready, each as it came and clean; what follows depends on the
-            last one alone.
-
-        Raises:
-            ValueError: if the frame is of another format or size than those before, or holds
-                what is no number, which every frame after it would inherit.
-        """
-        noisy = frame.noisy if isinstance(frame, Shot) else frame
-        if not noisy.isfinite().all():
-            raise ValueError("the frame holds NaN or infinite values; replace them before")
-        last = self.state.pending[-1] if self.state.pending else self.state.past
-        if last is not None and last.noisy.shape != noisy.shape:
-            raise ValueError(
-                f"the frame has the shape {tuple(noisy.shape)} after frames of "
-                f"{tuple(last.noisy.shape)}; finish this stream and open another"
-            )
-        ready = self.finish(sigma) if cut else []
-        shot = frame if isinstance(frame, Shot) else self.look(frame, sigma)
-        pending = (*self.state.pending, shot)
-        self.state = StreamState(self.state.past, pending)
-        if len(pending) > self.network.ahead:
-            ready.append(self._next(noise_map(sigma, shot.noisy)))
-        return ready
+    def push(self, noisy: Tensor, sigma: Tensor | float, *, cut: bool = False) -> list[Shot]:
+        """Take the next frame, see :meth:`look`, and return those that are ready."""
+        return self.denoise(self.look(noisy, sigma, cut=cut))
 
     @torch.inference_mode()
     def finish(self, sigma: Tensor | float) -> list[Shot]:
         """Return the frames that no other follows; the next one begins a new shot."""
-        ready = []
-        while self.state.pending:
-            ready.append(self._next(noise_map(sigma, self.state.pending[0].noisy)))
-        self.state = StreamState()
+        ready = self.denoise(self._rest(sigma))
+        self._shape = None
         return ready
 
-    def _next(self, level: Tensor) -> Shot:
-        """Denoise the first of the waiting frames and make it the past."""
-        shot, *following = self.state.pending
-        past = self.state.past
-        shots = [shot, *following] if past is None else [shot, *following, past]
-        parts = [shot.tensors() for shot in shots]
-        names = list(parts[0])
+    def _rest(self, sigma: Tensor | float) -> list[Seen]:
+        """Return the waiting frames, which no other follows; the next one begins a new shot."""
+        ready = []
+        while self._pending:
+            ready.append(self._look_ahead(sigma))
+        self._first = True
+        return ready
+
+    def _look_ahead(self, sigma: Tensor | float) -> Seen:
+        """Return the first of the waiting frames with the others."""
+        shot, *following = self._pending
+        level = noise_map(sigma, shot.noisy)
+        fused, variance = shot.fused, shot.variance
+        if following:
+            names = list(shot.tensors())
+
+            def look_ahead(level: Tensor, *maps: Tensor) -> tuple[Tensor, Tensor]:
+                here, *others = _shots(names, maps)
+                mean = self.network.look_ahead(here, level, others)
+                return mean.fused, mean.variance
+
+            maps = [t for s in self._pending for t in s.tensors().values()]
+            fused, variance = self._tiled(look_ahead, [level, *maps], [shot.noisy, level])
+        seen = Seen(replace(shot, fused=fused, variance=variance), level, self._first)
+        self._pending, self._first = tuple(following), False
+        return seen
+
+    def _denoise(self, seen: Seen) -> Shot:
+        """Denoise a frame and make it the past."""
+        shots = [seen.shot]
+        if not seen.first and self._past is not None:
+            shots.append(self._past)
+        names = list(seen.shot.tensors())
 
         def denoise(level: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
-            tiles = iter(maps)
-            here = [Shot(**{name: next(tiles) for name in names}) for _ in parts]
-            before = None if past is None else here.pop()
-            done = self.network.denoise(here[0], level, before, here[1:])
+            here, *before = _shots(names, maps)
+            done = self.network.denoise(here, level, before[0] if before else None)
             return done.clean, done.fused, done.variance
 
-        maps = [level, *(part[name] for part in parts for name in names)]
-        like = [shot.noisy, shot.noisy, level]
-        done = Shot(shot.noisy, *self._tiled(denoise, maps, like))
-        self.state = StreamState(done, tuple(following))
-        return done
+        noisy, level = seen.shot.noisy, seen.level
+        maps = [level, *(t for s in shots for t in s.tensors().values())]
+        self._past = Shot(noisy, *self._tiled(denoise, maps, [noisy, noisy, level]))
+        return self._past
 
     def _tiled(
         self,
@@ -167,3 +203,9 @@ class VideoStream:
         if self.tile is None or reach is None:
             return network(*maps)
         return tiled(network, maps, like, self.tile, reach, self.network.grid)
+
+
+def _shots(names: Sequence[str], maps: Sequence[Tensor]) -> list[Shot]:
+    """Put shots together from their maps, one after the other."""
+    parts = iter(maps)
+    return [Shot(**{name: next(parts) for name in names}) for _ in range(len(maps) // len(names))]

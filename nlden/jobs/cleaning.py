@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from nlden.inference.planes import Planes
+from nlden.inference.stream import Seen
 from nlden.jobs.pipeline import read_ahead
 from nlden.media.color import YCbCr
 from nlden.media.cuts import CutDetector
@@ -29,11 +30,11 @@ class Stream(Protocol):
     def latency(self) -> int:
         """Return how many frames come in before the first comes out, less one."""
 
-    def look(self, planes: Planes) -> Shot | None:
-        """Return what is made of a frame alone."""
+    def look(self, planes: Planes, *, cut: bool = False) -> list[Seen] | None:
+        """Take a frame and return what :meth:`push` needs besides the past."""
 
     def push(
-        self, planes: Planes, *, cut: bool = False, shot: Shot | None = None
+        self, planes: Planes, *, cut: bool = False, seen: Sequence[Seen] | None = None
     ) -> list[tuple[Planes, Shot | None]]:
         """Take a frame; return those that are ready, and what the next depends on."""
 
@@ -57,11 +58,11 @@ class Denoiser(Protocol):
 
 @dataclass(frozen=True)
 class _Looked:
-    """A frame that is to be denoised, whether it is the first of a shot, and what it is alone."""
+    """A frame that is to be denoised, whether it is the first of a shot, and what was seen."""
 
     frame: Frame
     cut: bool
-    shot: Shot | None
+    seen: list[Seen] | None
 
 
 def clean_frames(
@@ -70,7 +71,8 @@ def clean_frames(
     """Denoise the frames among the items of a file.
 
     Frames come out in their order, packets as they come. A stream that looks at neighbours is
-    told where cuts lie. Another thread reads the items, some ahead, and looks at frames alone.
+    told where cuts lie. Another thread reads the items, some ahead, and does what does not depend
+    on frames that are denoised.
 
     Args:
         items: frames and packets.
@@ -92,7 +94,7 @@ def clean_frames(
             if isinstance(item, _Looked):
                 frame = item.frame
                 waiting.append(frame)
-                yield from ready(stream.push(frame.planes, cut=item.cut, shot=item.shot))
+                yield from ready(stream.push(frame.planes, cut=item.cut, seen=item.seen))
             else:
                 yield item, None
     yield from ready(stream.finish())
@@ -108,7 +110,7 @@ def _looked(items: Iterable[Item], stream: Stream, passed: int) -> Iterator["Ite
         for flag in flags:
             frame, new = unflagged.popleft()
             if new:
-                yield _Looked(frame, flag, stream.look(frame.planes))
+                yield _Looked(frame, flag, stream.look(frame.planes, cut=flag))
 
     for item in items:
         if not isinstance(item, Frame):

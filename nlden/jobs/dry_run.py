@@ -3,6 +3,7 @@
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from nlden.inference.engines import synchronize
 from nlden.inference.planes import PlaneDenoiser, Planes
+from nlden.inference.stream import Seen
 from nlden.jobs.cleaning import Stream
 from nlden.jobs.denoise import Request, clean_still, denoise_video, expected_frames
 from nlden.jobs.inspect import fates
@@ -146,11 +148,11 @@ class _TrialStream:
     def latency(self) -> int:
         return self._inner.latency
 
-    def look(self, planes: Planes) -> Shot | None:
+    def look(self, planes: Planes, *, cut: bool = False) -> list[Seen] | None:
         return None  # what is timed is all of it
 
     def push(
-        self, planes: Planes, *, cut: bool = False, shot: Shot | None = None
+        self, planes: Planes, *, cut: bool = False, seen: Sequence[Seen] | None = None
     ) -> list[tuple[Planes, Shot | None]]:
         self._frames += 1
         # As many in a row as give a frame of a network that looks ahead, or one.

@@ -42,7 +42,7 @@ class Shot:
     Args:
         noisy: as it came, packed, ``(B, 12 or 6, h, w)``, float32.
         clean: as well as it is known without noise: denoised alone, or with its neighbours.
-        fused: the average with the frames before it; ``noisy`` if there are none.
+        fused: the average with neighbours that were laid over it; ``noisy`` if there are none.
         variance: variance of the noise of ``fused`` in luma and chroma, as a part of that of
             ``noisy``, ``(B, 2, h, w)``.
     """
@@ -162,7 +162,8 @@ class VideoDenoiser(nn.Module):
         past: Shot | None = None
         clean = []
         for i, shot in enumerate(known):
-            past = self.denoise(shot, level, past, known[i + 1 : i + 1 + self.ahead])
+            ahead = self.look_ahead(shot, level, known[i + 1 : i + 1 + self.ahead])
+            past = self.denoise(ahead, level, past)
             clean.append(past.clean)
         return [torch.stack(y, dim=1).flatten(0, 1) for y in ([s.clean for s in shots], clean)]
 
@@ -170,33 +171,38 @@ class VideoDenoiser(nn.Module):
         """Denoise a packed frame alone; ``level`` is the level of its noise, ``(B, 2, h, w)``."""
         return Shot(noisy, self.spatial(noisy, level), noisy, torch.ones_like(level))
 
-    def denoise(
-        self,
-        shot: Shot,
-        level: Tensor,
-        past: Shot | None,
-        following: Sequence[Shot],
-    ) -> Shot:
-        """Denoise a frame with its neighbours.
+    def look_ahead(self, shot: Shot, level: Tensor, following: Sequence[Shot]) -> Shot:
+        """Average a frame with those that follow; nothing of it depends on the past.
 
         Args:
             shot: what :meth:`look` returns of it.
             level: its noise, ``(B, 2, h, w)``.
-            past: the frame before, as this method returned it; None if there is none.
-            following: up to ``ahead`` frames that follow, as :meth:`look` returns them.
+            following: up to ``ahead`` frames, as :meth:`look` returns them.
         """
-        mean, fused, features, kept = self._gather(shot, level, past, following)
+        here, mean = _luma(shot.clean), shot
+        for other in following[: self.ahead]:
+            mean, _ = _average(mean, self._weigh(shot, level, self._lay_over(here, other)))
+        return mean
+
+    def denoise(self, shot: Shot, level: Tensor, past: Shot | None) -> Shot:
+        """Denoise a frame with its neighbours.
+
+        Args:
+            shot: what :meth:`look_ahead` returns of it.
+            level: its noise, ``(B, 2, h, w)``.
+            past: the frame before, as this method returned it; None if there is none.
+
+        Returns:
+            The frame, clean, and its average with those before it, without those that follow.
+        """
+        mean, fused, features, kept = self._gather(shot, level, past)
         clean = self.fusion.subtract(self.fusion.body.refine(features), fused, level)
         if kept is not None:
             clean = torch.lerp(clean, *kept)
         return Shot(shot.noisy, clean, mean.fused, mean.variance)
 
     def _gather(
-        self,
-        shot: Shot,
-        level: Tensor,
-        past: Shot | None,
-        following: Sequence[Shot],
+        self, shot: Shot, level: Tensor, past: Shot | None
     ) -> tuple[Shot, Tensor, list[Tensor], tuple[Tensor, Tensor] | None]:
         """Return the average with the past, the fused frame and the second network's features.
 
@@ -205,17 +211,14 @@ class VideoDenoiser(nn.Module):
 
         On its own, so that what it lays over the frame is gone when the second network runs.
         """
-        mean, before, kept = shot, torch.zeros_like(shot.noisy), None
-        here = _luma(shot.clean)
+        mean = replace(shot, fused=shot.noisy, variance=torch.ones_like(shot.variance))
+        whole, before, kept = shot, torch.zeros_like(shot.noisy), None
         if past is not None:
-            laid = self._weigh(shot, level, self._lay_over(here, past))
-            mean, share = _average(shot, laid)
+            laid = self._weigh(shot, level, self._lay_over(_luma(shot.clean), past))
+            mean, share = _average(mean, laid)
+            whole, _ = _average(whole, laid)
             before = share * (laid.clean - mean.fused)
             kept = laid.clean, share**_CALM
-        whole = mean
-        for other in following[: self.ahead]:
-            laid = self._weigh(shot, level, self._lay_over(here, other))
-            whole, _ = _average(whole, laid)
         fused = whole.fused
         # How much noise there was, and white: files clip noise there, and averages are off by that.
         clipped = [level, torch.ones_like(level[:, :1])]

@@ -67,12 +67,13 @@ def test_nothing_crosses_a_cut(network, cuts):
     assert torch.allclose(clean, alone, atol=1e-6)
 
 
-def test_another_may_look_before(network):
-    pieces = frames(4)
+@pytest.mark.parametrize("cuts", [(), (3,)])
+def test_all_may_be_looked_at_before_any_is_denoised(network, cuts):
+    pieces = frames(7)
     stream = VideoStream(network)
-    clean = [s for f in pieces for s in stream.push(VideoStream(network).look(f, SIGMA), SIGMA)]
-    clean += stream.finish(SIGMA)
-    assert torch.equal(joined(clean), run(VideoStream(network), pieces))
+    seen = [s for i, f in enumerate(pieces) for s in stream.look(f, SIGMA, cut=i in cuts)]
+    clean = stream.denoise(seen) + stream.finish(SIGMA)
+    assert torch.equal(joined(clean), run(VideoStream(network), pieces, cuts))
 
 
 @pytest.mark.parametrize("at", [0, 1, 4, 9])

@@ -66,7 +66,7 @@ def test_a_still_scene_is_averaged_as_a_kalman_filter_does(small_video_denoiser)
     for number in range(1, 5):
         noisy = scene + sigma * torch.randn(scene.shape, generator=generator)
         known = type(network.look(noisy, level))(noisy, scene, noisy, torch.ones_like(level))
-        past = network.denoise(known, level, past, [])
+        past = network.denoise(known, level, past)
         past = type(past)(past.noisy, scene, past.fused, past.variance)
         assert past.variance.mean() == pytest.approx(1 / number, rel=0.01)
         error = (past.fused - scene).square().mean() / sigma**2
@@ -78,7 +78,7 @@ def test_what_does_not_agree_has_little_weight(small_video_denoiser):
     network = small_video_denoiser(untrained=True)
     scene, level = packed(clip(1, (64, 64)))[:, :, 0], torch.full((1, 2, 32, 32), 0.02)
     first, other = (network.look(x, level) for x in (scene, 1 - scene))
-    done = network.denoise(first, level, other, [])
+    done = network.denoise(first, level, other)
     assert (done.fused - scene).abs().mean() < 0.1 * 0.02
     assert done.variance.mean() > 0.9
 
