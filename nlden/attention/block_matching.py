@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_PARTS = 8  # of a pixel, that displacements are rounded to: what hardly moved is not blurred
 _RIDGE = 0.01  # of the curvature
 _TRUST = 0.75  # of a pixel, as far as the paraboloid is believed: more than half, on a slope
-_STEPS = 16  # of a pixel, that copies are interpolated at
+_STEPS = 32  # of a pixel, that copies are interpolated at
+_ALIKE = 0.5  # of a pixel, within which neighbours are one motion
+_WHOLE = 1 / 16  # of a pixel, that a displacement may lack to a whole one: it is not blurred
 _LOBES = 3  # of the Lanczos window, so many pixels to each side
 
 
@@ -37,8 +38,7 @@ def match_blocks(
             is no displacement.
 
     Returns:
-        Displacements down and to the right in pixels, multiples of an eighth,
-        ``(B, rows, columns, 2)``.
+        Displacements down and to the right in pixels, ``(B, rows, columns, 2)``.
     """
     batch, _, height, width = x.shape
     rows, columns = -(-height // block), -(-width // block)
@@ -88,16 +88,16 @@ def _fraction(error: Tensor, place: Tensor) -> Tensor:
     determinant = (yy * xx - yx * yx).clamp_min(1e-24)
     lowest = torch.stack([yx * slope_x - xx * slope_y, yx * slope_y - yy * slope_x], dim=1)
     inside = (place > 0) & (place < last)
-    part = torch.where(inside, (lowest / determinant[:, None]).clamp(-_TRUST, _TRUST), 0.0)
-    return (part * _PARTS).round() / _PARTS
+    return torch.where(inside, (lowest / determinant[:, None]).clamp(-_TRUST, _TRUST), 0.0)
 
 
 def smooth_displacement(displacement: Tensor) -> Tensor:
-    """Replace the displacement of each block by the median of its own and the eight around it.
+    """Replace the displacement of each block by what the eight around it agree on.
 
     Noise finds other places for single blocks; most that lie beside each other move alike. The
-    median, taken along each axis, keeps the borders between what moves differently. It is taken
-    twice.
+    median, taken along each axis, keeps the borders between what moves differently; the mean of
+    those within half a pixel of it is more exact. Each is taken twice. What is all but a whole
+    number of pixels becomes that.
 
     Args:
         displacement: ``(B, rows, columns, 2)``, as :func:`match_blocks` returns it.
@@ -107,9 +107,19 @@ def smooth_displacement(displacement: Tensor) -> Tensor:
     """
     field = displacement.movedim(3, 1)
     for _ in range(2):
-        around = F.pad(field, (1, 1, 1, 1), mode="replicate").unfold(2, 3, 1).unfold(3, 3, 1)
-        field = around.flatten(4).median(4).values
-    return field.movedim(1, 3)
+        field = _around(field).median(4).values
+    for _ in range(2):
+        around = _around(field)
+        alike = (around - field[..., None]).abs().amax(1, keepdim=True) <= _ALIKE
+        field = (around * alike).sum(4) / alike.sum(4)
+    whole = field.round()
+    return torch.where((field - whole).abs() < _WHOLE, whole, field).movedim(1, 3)
+
+
+def _around(field: Tensor) -> Tensor:
+    """Return the values at each place and the eight around it, ``(B, C, rows, columns, 9)``."""
+    wide = F.pad(field, (1, 1, 1, 1), mode="replicate")
+    return wide.unfold(2, 3, 1).unfold(3, 3, 1).flatten(4)
 
 
 def copy_blocks(x: Tensor, displacement: Tensor, block: int) -> Tensor:
@@ -120,7 +130,7 @@ def copy_blocks(x: Tensor, displacement: Tensor, block: int) -> Tensor:
     Args:
         x: ``(B, C, H, W)``.
         displacement: of each block, in pixels, as :func:`match_blocks` returns it,
-            ``(B, ceil(H / block), ceil(W / block), 2)``; it is rounded to sixteenths. Whole pixels,
+            ``(B, ceil(H / block), ceil(W / block), 2)``; it is rounded to a 32nd. Whole pixels,
             as integers, are copied as they are.
         block: extent of a block.
 

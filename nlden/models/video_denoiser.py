@@ -122,8 +122,8 @@ class VideoDenoiser(nn.Module):
         if alone is None or together is None:
             return None
         # From one end of a block over its margin to the farthest place that it is sought at. Blocks
-        # around vote, and those around them: twice, in the coarse and in the exact search.
-        match = self.block + self.search + 3 * _COARSE + 4 * self.block
+        # around vote, four times in a row, in the coarse and in the exact search.
+        match = self.block + self.search + 3 * _COARSE + 8 * self.block
         return max(alone, together + self.mismatch.reach + -(-match // 2))
 
     @property

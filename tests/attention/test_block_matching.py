@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -78,10 +79,10 @@ def test_a_smooth_motion_is_found_and_copied_to_a_part_of_a_pixel(down, right):
     x, other = waves(64), waves(64, -down, -right)  # other(p + (down, right)) = x(p)
     found = match_blocks(x, other, block=16, margin=4, reach=4)
     inner = found[0, 1:3, 1:3]
-    assert (inner - torch.tensor([down, right])).abs().max() < 0.1
+    assert (inner - torch.tensor([down, right])).abs().max() < 0.05
     moved = torch.tensor([down, right])
     laid = copy_blocks(other, torch.full_like(found, 0.0) + moved, 16)
-    expected = waves(64, *((16 * moved).round() / 16 - moved).tolist())  # copies are at sixteenths
+    expected = waves(64, *((32 * moved).round() / 32 - moved).tolist())
     inside = (..., slice(8, -8), slice(8, -8))
     assert (laid - expected)[inside].abs().max() < 0.013  # of -3 to 3
 
@@ -90,7 +91,7 @@ def test_a_moved_picture_is_found_and_a_flat_one_stays():
     scene = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     x, other = scene[..., 8:40, 8:40], scene[..., 5:37, 13:45]
     found = match_blocks(x, other, block=8, margin=0, reach=6)
-    assert (found[0, 1:3, 1:3] == torch.tensor([3, -5])).all()
+    assert (found[0, 1:3, 1:3] - torch.tensor([3, -5])).abs().max() < 1 / 16
     flat = torch.full((1, 1, 16, 16), 0.3)
     assert not match_blocks(flat, flat, block=8, margin=2, reach=3).any()
 
@@ -147,11 +148,19 @@ def test_pictures_of_a_batch_know_nothing_of_each_other():
 @given(rows=st.integers(1, 7), columns=st.integers(1, 7), seed=st.integers(0, 99))
 def test_the_blocks_around_outvote_a_displacement(rows, columns, seed):
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randint(-40, 41, (2, rows, columns, 2), generator=generator) / 8
-    expected = x.numpy()
+    x = 2 * torch.rand(2, rows, columns, 2, generator=generator) - 1
+    expected = x.double().numpy()
     for _ in range(2):
         expected = median_filter(expected, size=(1, 3, 3, 1), mode="nearest")
-    assert torch.equal(smooth_displacement(x), torch.from_numpy(expected))
+    for _ in range(2):
+        wide = np.pad(expected, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+        for place in np.ndindex(expected.shape[:3]):
+            picture, row, column = place
+            near = wide[picture, row : row + 3, column : column + 3].reshape(9, 2)
+            expected[place] = near[np.abs(near - near[4]).max(1) <= 0.5].mean(0)
+    whole = expected.round()
+    expected = np.where(np.abs(expected - whole) < 1 / 16, whole, expected)
+    assert torch.allclose(smooth_displacement(x).double(), torch.from_numpy(expected), atol=1e-6)
 
 
 def test_one_block_is_outvoted_and_the_border_of_what_moves_stays():
