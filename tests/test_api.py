@@ -81,6 +81,7 @@ def test_alpha_and_the_input_are_left_alone():
         (NOISY, {"strength": 2}, ValueError, "strength"),
         (NOISY, {"model": "nonsense"}, ValueError, "nonsense"),
         (NOISY, {"device": "abacus"}, ValueError, "abacus"),
+        (NOISY, {"model": "image-gray"}, ValueError, "4:2:0 and grey pictures, not rgb"),
         (NOISY.astype(np.int64), {}, TypeError, "int64"),
         (NOISY[0, 0], {}, ValueError, "shape"),
         (np.zeros((2, 2, 2, 2, 3), np.uint8), {}, ValueError, "shape"),

@@ -19,6 +19,10 @@ _INTERPOLATED = {
 }
 
 
+class KindError(ValueError):
+    """A network does not take pictures of a kind. The message is one line for the user."""
+
+
 @dataclass(frozen=True)
 class Packing:
     """The way of one kind of planes through a network.
@@ -33,12 +37,20 @@ class Packing:
         color: their matrix and range.
         levels: their noise levels.
         formats: packed formats that the network takes.
+
+    Raises:
+        KindError: if it takes none of those that such planes can be packed as.
     """
 
     kind: str
     color: YCbCr
     levels: Levels
     formats: Sequence[str]
+
+    def __post_init__(self) -> None:
+        """Refuse what has no way through the network."""
+        if not self._by_planes and "rgb" not in self.formats:
+            raise KindError(f"these weights take 4:2:0 and grey pictures, not {self.kind}")
 
     @property
     def _by_planes(self) -> bool:

@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from nlden.inference.engines import DTYPES, choose_precision
+from nlden.inference.packing import KindError
 from nlden.inference.planes import PlaneDenoiser
 from nlden.jobs.cleaning import CONTEXT, Denoiser, clean_frames
 from nlden.jobs.journal import Journal, ResumeError, fingerprint, kept_frames, source_identity
@@ -178,6 +179,15 @@ def denoise_file(
     return Result(done, time.perf_counter() - started, levels, warnings, passed)
 
 
+@contextmanager
+def naming(source: Path) -> Iterator[None]:
+    """Say of which file it is that a network does not take its pictures."""
+    try:
+        yield
+    except KindError as error:
+        raise MediaError(f"{source}: {error}; give --model auto") from error
+
+
 def clean_still(source: Path, denoiser: PlaneDenoiser, request: Request) -> tuple[Still, Levels]:
     """Return a still picture denoised, and the noise levels that the network was told.
 
@@ -189,7 +199,8 @@ def clean_still(source: Path, denoiser: PlaneDenoiser, request: Request) -> tupl
     levels = request.noise.levels(
         layout, _RGB, lambda: estimate_levels([(still.pixels,)], layout.white)
     )
-    planes = denoiser((still.pixels,), layout, _RGB, levels, request.strengths)
+    with naming(source):
+        planes = denoiser((still.pixels,), layout, _RGB, levels, request.strengths)
     return replace(still, pixels=planes[0].cpu()), levels
 
 
@@ -256,11 +267,11 @@ def denoise_video(
                 request.segment,
             )
             passed, past = writer.done, journal.past(writer.done)
-        stream = denoiser.stream(info.layout, info.color, levels, request.strengths, past)
-        reader.skip = max(0, passed - CONTEXT) if stream.latency else passed
-
         done, stopped = 0, False
         with writer:
+            with naming(source):
+                stream = denoiser.stream(info.layout, info.color, levels, request.strengths, past)
+            reader.skip = max(0, passed - CONTEXT) if stream.latency else passed
             with (
                 WriteBehind(writer.take) as behind,
                 closing(clean_frames(reader, stream, passed)) as cleaned,

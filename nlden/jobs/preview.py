@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from nlden.inference.planes import PlaneDenoiser, Planes
 from nlden.jobs.cleaning import Item, clean_frames
-from nlden.jobs.denoise import Request, clean_still, video_levels
+from nlden.jobs.denoise import Request, clean_still, naming, video_levels
 from nlden.jobs.pipeline import WriteBehind
 from nlden.media.color import MATRIX_TAGS
 from nlden.media.frames import Frame, from_planes
@@ -70,7 +70,8 @@ def _frame_at(
     options = (request.deinterlace, request.hwaccel)
     with VideoReader(source, start, None, None, *options) as reader:
         info, levels = reader.info, video_levels(reader, request)
-        stream = denoiser.stream(info.layout, info.color, levels, request.strengths)
+        with naming(source):
+            stream = denoiser.stream(info.layout, info.color, levels, request.strengths)
         seen: deque[Frame] = deque()
         with closing(clean_frames(_seen(reader, seen), stream)) as cleaned:
             for item, _ in cleaned:
@@ -189,9 +190,9 @@ def sample(
         )
         total = round(seconds * float(info.rate or 25))
         done = 0
+        with naming(source):
+            stream = denoiser.stream(info.layout, info.color, levels, request.strengths)
         writer = VideoWriter(target, beside, reader.streams, request.encoding, exact(start))
-
-        stream = denoiser.stream(info.layout, info.color, levels, request.strengths)
         seen: deque[Frame] = deque()
         with (
             writer,

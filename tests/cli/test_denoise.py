@@ -250,3 +250,24 @@ def test_a_picture_that_changes_in_mid_stream(commands, clip, tmp_path):
     with av.open(str(target)) as container:
         shown = [f.format.name for f in container.decode(video=0)]
     assert shown == ["yuv420p"] * 16
+
+
+@pytest.mark.parametrize("way", [(), ("--dry-run",), ("--preview", 0), ("--sample", 1)], ids=str)
+@pytest.mark.parametrize("kind", ["yuv444p", "still"])
+def test_colours_that_weights_do_not_take_are_refused(commands, clip, tmp_path, way, kind):
+    if kind == "still":
+        source = tmp_path / "in.png"
+        Image.fromarray(photographs.cat()[:60, :80]).save(source)
+        if "--sample" in way:
+            pytest.skip("a still has no sample")
+    else:
+        source = clip("in.mkv", pix_fmt=kind, audio=None)
+    target = tmp_path / "out" / (source.name if way[:1] != ("--preview",) else "p.png")
+    target.parent.mkdir()
+    arguments = ("-o", target, "--model", "image-gray", *FAST[:2], *FAST[4:], *way)
+    status, _, err = commands.run("denoise", source, *arguments)
+    assert status == 1
+    line = one_line(err)
+    assert f"{source}: these weights take 4:2:0 and grey pictures, not" in line
+    assert "--model auto" in line
+    assert list(target.parent.iterdir()) == []

@@ -68,8 +68,10 @@ def test_twenty_interruptions_change_nothing(commands, film, tmp_path, decode):
             assert target.read_bytes() == expected
             target.unlink()
             continue
-        hits[kind] += 1
         assert kept(target) >= before
+        if kind in (signal.SIGINT, signal.SIGTERM) and status == -kind and not out:
+            continue  # on a busy machine it came before the program listens
+        hits[kind] += 1
         told = [json.loads(line) for line in out.splitlines()]
         done = max((t["frames"] for t in told if t["event"] == "progress"), default=0)
         # Beside the segment there are frames on their way to the encoder.
