@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 _RIDGE = 0.01  # of the curvature
 _TRUST = 0.75  # of a pixel, as far as the paraboloid is believed: more than half, on a slope
+_NEARER = 0.75  # sqrt(2) is a standard deviation per pixel
 _STEPS = 32  # of a pixel, that copies are interpolated at
 _ALIKE = 0.5  # of a pixel, within which neighbours are one motion
 _WHOLE = 1 / 16  # of a pixel, that a displacement may lack to a whole one: it is not blurred
@@ -25,8 +26,9 @@ def match_blocks(
     """Return for each block of a picture where the other picture is most like it.
 
     The block with its margin is compared by the sum of squared differences with all places up to
-    ``reach`` whole pixels away from where ``around`` puts it; borders are repeated. Of equal
-    places the nearest wins.
+    ``reach`` whole pixels away from where ``around`` puts it; borders are repeated. Of places that
+    noise may exchange the nearer wins: if it is all that is left at the best place, a pixel farther
+    away must be better by half a standard deviation of such a sum.
 
     Args:
         x: ``(B, 1, H, W)``.
@@ -60,10 +62,12 @@ def match_blocks(
     error = band @ places.square() @ band.mT - 2 * product
     offset = torch.arange(-reach, reach + 1, device=x.device)
     away = offset[:, None].square() + offset.square()
-    # Relative to the contrast of the block: noise must not decide between equals.
-    contrast = template.square().mean((1, 2))[:, None, None]
-    error = error + away * (1e-4 * contrast + 1e-12)
-    best = error.flatten(1).argmin(1)
+    # Relative to the contrast of the block: rounding must not decide between equals.
+    energy = template.square().sum((1, 2))[:, None, None]
+    error = error + away * (1e-4 * energy / extent**2 + 1e-12)
+    least = (error + energy).amin((1, 2), keepdim=True).clamp_min(0)
+    # The standard deviation of a sum of squares of noise is sqrt(2) / extent of it.
+    best = (error + _NEARER / extent * least * away.sqrt()).flatten(1).argmin(1)
     place = torch.stack([best // len(offset), best % len(offset)], dim=1)
     moved = place - reach + _fraction(error, place)
     return start + moved.view_as(start)
@@ -110,7 +114,8 @@ def smooth_displacement(displacement: Tensor) -> Tensor:
         field = _around(field).median(4).values
     for _ in range(2):
         around = _around(field)
-        alike = (around - field[..., None]).abs().amax(1, keepdim=True) <= _ALIKE
+        away = (around - field[..., None]).abs().amax(1, keepdim=True)
+        alike = (away <= _ALIKE).to(field.dtype)
         field = (around * alike).sum(4) / alike.sum(4)
     whole = field.round()
     return torch.where((field - whole).abs() < _WHOLE, whole, field).movedim(1, 3)

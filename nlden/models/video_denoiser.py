@@ -31,7 +31,9 @@ from nlden.models.mismatch import Mismatch
 
 _LIMIT = 4.0  # levels of noise by which frames that show the same differ at the most
 _FAINTEST = 0.25 / 255  # of a noiseless video, whose frames must differ by something
-_COARSE = 4  # pixels that the first search averages along each axis
+# The searches for blocks, one after the other: how often the pictures are halved, how many times as
+# wide as those of the last search the blocks are, and how many pixels around them are compared.
+_SEARCHES = ((3, 2, 1), (2, 1, 2), (0, 1, 2))
 _CALM = 3  # power of the past's share in the average that is its share in the result
 
 
@@ -82,7 +84,7 @@ class VideoDenoiser(nn.Module):
         ahead: frames that are looked ahead, the latency.
         mismatch: width of the network that sees the mismatch.
         halve: whether it looks at a quarter of the positions.
-        block: extent in pixels of the blocks that are matched, a multiple of 4.
+        block: extent in pixels of the blocks that are matched, a multiple of 8.
         search: how far blocks are sought, in pixels.
 
     Shape:
@@ -100,7 +102,7 @@ class VideoDenoiser(nn.Module):
         mismatch: int = 32,
         halve: bool = False,
         block: int = 16,
-        search: int = 32,
+        search: int = 64,
     ) -> None:
         super().__init__()
         self.spatial = spatial
@@ -122,14 +124,16 @@ class VideoDenoiser(nn.Module):
         if alone is None or together is None:
             return None
         # From one end of a block over its margin to the farthest place that it is sought at. Blocks
-        # around vote, four times in a row, in the coarse and in the exact search.
-        match = self.block + self.search + 3 * _COARSE + 8 * self.block
+        # around vote, four times in a row, in each search.
+        blocks = _SEARCHES[0][1] + 4 * sum(wide for _, wide, _ in _SEARCHES)
+        match = blocks * self.block + self.search + 3 * 2 ** _SEARCHES[0][0]
         return max(alone, together + self.mismatch.reach + -(-match // 2))
 
     @property
     def grid(self) -> int:
         """Tiles whose corners are multiples of this, on the packed grid, are exact."""
-        return math.lcm(self.spatial.grid, self.fusion.grid, self.block // 2)
+        block = _SEARCHES[0][1] * self.block
+        return math.lcm(self.spatial.grid, self.fusion.grid, block // 2)
 
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """Return the clean clip, in float32, not clamped."""
@@ -264,13 +268,26 @@ class VideoDenoiser(nn.Module):
     @torch.no_grad()
     def _displacement(self, here: Tensor, there: Tensor) -> Tensor:
         """Return how far each block of a luma has moved in another."""
-        small = [halved(halved(p)) for p in (here, there)]
-        block, reach = self.block // _COARSE, self.search // _COARSE
-        # First in averaged pictures, then exactly; blocks around outvote what noise has misled.
-        coarse = smooth_displacement(match_blocks(*small, block=block, margin=2, reach=reach))
-        around = _COARSE * coarse
-        moved = match_blocks(here, there, block=self.block, margin=2, reach=2, around=around)
-        return smooth_displacement(moved)
+        pyramid = [(here, there)]
+        while len(pyramid) <= _SEARCHES[0][0]:
+            first, second = pyramid[-1]
+            pyramid.append((halved(first), halved(second)))
+        # At first one block that stays where it is.
+        moved, extent = here.new_zeros(len(here), 1, 1, 2), max(here.shape[2:])
+        for level, wide, margin in _SEARCHES:
+            scale, pair = 2**level, pyramid[level]
+            block = wide * self.block // scale
+            reach = self.search // scale if level == _SEARCHES[0][0] else 2
+            # Each block is sought where the wider one that it lies in was found.
+            rows, columns = (
+                torch.arange(0, n, block, device=here.device) * scale // extent
+                for n in pair[0].shape[2:]
+            )
+            around = moved[:, rows][:, :, columns] / scale
+            found = match_blocks(*pair, block=block, margin=margin, reach=reach, around=around)
+            # Blocks around outvote what noise has misled.
+            moved, extent = scale * smooth_displacement(found), scale * block
+        return moved
 
 
 def _average(mean: Shot, other: Shot) -> tuple[Shot, Tensor]:

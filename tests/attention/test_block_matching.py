@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,11 @@ def errors_of_places(x, other, top, left, block, margin, reach, start):
             error = (template - piece(other, start[0] + down, start[1] + right)).square().sum()
             error += 1e-4 * (down**2 + right**2) * template.var(correction=0)
             errors[start[0] + down, start[1] + right] = float(error)
+    least = min(errors.values())
+    extent = block + 2 * margin
+    for place in errors:  # half a standard deviation of a sum of squares for each pixel
+        away = math.dist(place, start)
+        errors[place] += 0.75 / math.sqrt(2) * away * least * math.sqrt(2) / extent
     return errors
 
 
