@@ -321,7 +321,7 @@ def video_denoiser_base(
         formats: packed formats that it takes.
     """
     fusion = image_denoiser((64, 96, 192), (1, 2, 1), limit, formats)
-    return VideoDenoiser(image_denoiser_tiny(limit, formats), fusion, halve=True)
+    return VideoDenoiser(image_denoiser_tiny(limit, formats), fusion, ahead=4, halve=True)
 
 
 def video_denoiser_fast(
