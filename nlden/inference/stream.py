@@ -86,6 +86,7 @@ class VideoStream:
         self._past, self._pending = state.past, state.pending
         self._first = state.past is None  # of the frames that wait, or that are to come
         known = state.pending[-1] if state.pending else state.past
+        # Kept apart: the past may change while another thread looks at frames.
         self._shape = None if known is None else known.noisy.shape
 
     @property
@@ -178,9 +179,8 @@ class VideoStream:
 
     def _denoise(self, seen: Seen) -> Shot:
         """Denoise a frame and make it the past."""
-        shots = [seen.shot]
-        if not seen.first and self._past is not None:
-            shots.append(self._past)
+        past = None if seen.first else self._past
+        shots = [seen.shot] if past is None else [seen.shot, past]
         names = list(seen.shot.tensors())
 
         def denoise(level: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
