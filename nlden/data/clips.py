@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from nlden.data.augment import dihedral, noisy_rgb, noisy_yuv420
 from nlden.data.crops import SUFFIXES, list_images, read_rgb
+from nlden.data.drawings import draw_pictures
 from nlden.data.images import Counting, Numbers, Pairs, Stream
 from nlden.data.synthetic_motion import moving_photographs
 from nlden.media.color import YCbCr
@@ -20,6 +21,8 @@ from nlden.media.probe import open_video, reading
 from nlden.noise.synthesis import quantize, store_yuv420
 
 _HELD_OUT = 10  # one clip in so many is kept for validation
+_SEEN, _FRAMES = 160, 8  # extent in pixels and frames of the clips of validation
+_DRAWN = 512  # pixels, the extent of drawings
 _CUTS = 0.05  # share of training clips with a cut
 
 
@@ -101,6 +104,8 @@ class ClipDataModule(LightningDataModule):
     Args:
         folders: folders of clips: video files and folders of frames.
         photographs: folders of clean photographs, for clips with synthetic motion.
+        drawings: pictures to draw besides, see :func:`nlden.data.drawings.draw_pictures`; then
+            three clips of others are validated on, too, under names that begin with ``drawn/``.
         test_folders: folders of clips to test on.
         reduce: pixels of the training clips that are averaged along each axis.
         frames: frames of a training clip.
@@ -122,6 +127,7 @@ class ClipDataModule(LightningDataModule):
         self,
         folders: Sequence[Path],
         photographs: Sequence[Path] = (),
+        drawings: int = 0,
         test_folders: Sequence[Path] = (),
         reduce: int = 2,
         frames: int = 6,
@@ -145,14 +151,15 @@ class ClipDataModule(LightningDataModule):
         self.test_folders = [Path(f) for f in test_folders]
         self.reduce, self.frames, self.crop = reduce, frames, crop
         self.batch_size, self.batches_per_epoch = batch_size, batches_per_epoch
-        self.synthetic = synthetic if photographs else 0.0
+        self.drawings = drawings
+        self.synthetic = synthetic if photographs or drawings else 0.0
         self.longest = longest
         self.pairs, self.val_pairs = tuple(pairs), tuple(val_pairs)
         self.test_sigmas = tuple(test_sigmas)
         self.seed = seed
         self._clips: list[Tensor] = []
         self._pictures: list[Tensor] = []
-        self._held_out: list[Tensor] = []
+        self._held_out: list[tuple[str, Tensor]] = []  # beginnings of names, and clips
 
     def setup(self, stage: str) -> None:
         """Read the clips that the stage needs."""
@@ -160,7 +167,9 @@ class ClipDataModule(LightningDataModule):
             return
         listed = [list_clips(folder) for folder in self.folders]
         held_out = [p for clips in listed for p in clips[_HELD_OUT // 2 - 1 :: _HELD_OUT]]
-        self._held_out = [read_clip(p, self.reduce, 8) for p in held_out]
+        self._held_out = [("", read_clip(p, self.reduce, _FRAMES)) for p in held_out]
+        if self.drawings:
+            self._held_out += [("drawn/", clip) for clip in _film_unseen_drawings()]
         if stage == "validate":
             return
         for path in (p for clips in listed for p in clips if p not in held_out):
@@ -173,6 +182,7 @@ class ClipDataModule(LightningDataModule):
                 f"(after reduce={self.reduce})"
             )
         self._pictures = [read_rgb(p) for f in self.photographs for p in list_images(f)]
+        self._pictures += draw_pictures(self.drawings, _DRAWN, self.seed)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return a loader of batch numbers."""
@@ -184,14 +194,14 @@ class ClipDataModule(LightningDataModule):
         return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
 
     def _validation_batches(self) -> Iterator[Mapping[str, Any]]:
-        for i, clip in enumerate(self._held_out):
-            crop = _centre(clip, 160)
+        for i, (kind, clip) in enumerate(self._held_out):
+            crop = _centre(clip, _SEEN)
             for pairs in self.val_pairs:
                 square = crop[..., : crop.shape[2]].float() / 255
                 made = pair_frames(pairs, square[None], Generator().manual_seed(i))
-                yield {**made, "name": pairs.__name__}
+                yield {**made, "name": kind + pairs.__name__}
             for sigma in () if self.val_pairs else self.test_sigmas:
-                yield from _validation(crop, sigma, i)
+                yield from _validation(crop, sigma, i, kind)
 
     def test_dataloader(self) -> DataLoader[Mapping[str, Any]]:
         """Return the test clips at each test level."""
@@ -293,16 +303,25 @@ def gaussian_clip(clip: Tensor, sigma: float, seed: int) -> dict[str, Any]:
     return {"noisy": clean + noise * sigma / 255, "clean": clean, "sigma": level}
 
 
-def _validation(clip: Tensor, sigma: float, seed: int) -> Iterator[Mapping[str, Any]]:
+def _film_unseen_drawings() -> Iterator[Tensor]:
+    """Film drawings to validate on, three times: the same whatever a training draws."""
+    generator = Generator().manual_seed(0)
+    pictures = draw_pictures(6, _DRAWN, seed=2**40)
+    for ground, figure in zip(pictures[::2], pictures[1::2], strict=True):
+        pair = ground.float() / 255, figure.float() / 255
+        yield (moving_photographs(*pair, _FRAMES, _SEEN, generator) * 255).round().to(torch.uint8)
+
+
+def _validation(clip: Tensor, sigma: float, seed: int, kind: str) -> Iterator[Mapping[str, Any]]:
     pair = gaussian_clip(clip, sigma, seed)
-    yield pair | {"name": f"rgb/{sigma:g}"}
+    yield pair | {"name": f"{kind}rgb/{sigma:g}"}
     color = YCbCr()
     stored = {
         "noisy": quantize(_stored(quantize(pair["noisy"]), color)),
         "clean": quantize(_stored(pair["clean"], color)),
         "sigma": torch.tensor([color.plane_levels(sigma / 255, averaged=4)]),
     }
-    yield stored | {"name": f"yuv420/{sigma:g}"}
+    yield stored | {"name": f"{kind}yuv420/{sigma:g}"}
 
 
 def _stored(clip: Tensor, color: YCbCr) -> Tensor:

@@ -125,6 +125,44 @@ def test_clips_are_cropped_in_their_order_without_change(sets):
     assert 0 < cuts < 16
 
 
+def test_drawings_are_filmed_like_photographs(sets):
+    """Alone, and beside photographs: what is drawn has areas that are flat, which cats have not."""
+
+    def flat(folders, drawings: int) -> float:
+        data = ClipDataModule(
+            [sets / "clips"], folders, drawings=drawings, frames=4, crop=32, synthetic=1.0
+        )
+        data.setup("fit")
+        clean = torch.cat([data.make(i, torch.device("cpu"))["clean"] for i in (0, 2, 4, 6)])
+        return float((clean.diff(dim=4).abs() < 1e-6).float().mean())
+
+    photographs = [sets / "photographs"]
+    alone, none, both = flat([], 9), flat(photographs, 0), flat(photographs, 9)
+    assert alone > both > none
+    assert alone > 0.3 > 0.1 > none
+
+
+def test_drawings_are_validated_on_apart(sets):
+    """Others than those of training, the same for every seed; without drawings none."""
+
+    def validation(**arguments) -> list:
+        data = ClipDataModule([sets / "clips"], test_sigmas=(30,), **arguments)
+        data.setup("validate")
+        return list(data.val_dataloader())
+
+    none, some, again = validation(), validation(drawings=1), validation(drawings=5, seed=7)
+    assert [b["name"] for b in none] == ["rgb/30", "yuv420/30"]
+    names = [b["name"] for b in some]
+    assert names == ["rgb/30", "yuv420/30", *["drawn/rgb/30", "drawn/yuv420/30"] * 3]
+    for a, b in zip(some, again, strict=True):
+        assert torch.equal(a["noisy"], b["noisy"])
+    clean = [b["clean"] for b in some if b["name"] == "drawn/rgb/30"]
+    assert [c.shape for c in clean] == [(1, 3, 8, 160, 160)] * 3
+    assert all(float(c.diff(dim=2).abs().mean()) > 0 for c in clean)
+    other = validation(drawings=1, val_pairs=[noisy_rgb])
+    assert [b["name"] for b in other] == ["noisy_rgb", *["drawn/noisy_rgb"] * 3]
+
+
 @pytest.mark.parametrize("pairs", [noisy_rgb, noisy_yuv420])
 def test_frames_have_one_level_and_noise_of_their_own(pairs):
     clip = torch.full((2, 5, 3, 64, 64), 0.5)
