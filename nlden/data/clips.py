@@ -146,6 +146,8 @@ class ClipDataModule(LightningDataModule):
             raise ValueError("pairs must name at least one function")
         if not 0 <= synthetic <= 1:
             raise ValueError(f"synthetic={synthetic} must lie in [0, 1]")
+        if drawings < 0:
+            raise ValueError(f"drawings={drawings} must not be negative")
         self.folders = [Path(f) for f in folders]
         self.photographs = [Path(f) for f in photographs]
         self.test_folders = [Path(f) for f in test_folders]

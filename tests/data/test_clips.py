@@ -196,5 +196,7 @@ def test_noise_of_tests_follows_the_protocol():
 def test_impossible_arguments_are_refused(sets):
     with pytest.raises(ValueError, match="synthetic=2"):
         ClipDataModule([sets / "clips"], synthetic=2)
+    with pytest.raises(ValueError, match="drawings=-1"):
+        ClipDataModule([sets / "clips"], drawings=-1)
     with pytest.raises(ValueError, match="crop=512"):
         module(sets, crop=512, synthetic=0.5)
