@@ -93,16 +93,19 @@ class Pictures(Protocol):
         """Return uint8 ``(B, 3, extent, extent)``."""
 
 
-Shots = Sequence[tuple[Path, ...]]
-"""Image files; several of one scene and size are one picture with three channels each."""
+Shots = Sequence[tuple[Path, ...] | Tensor]
+"""Pictures: image files, of which several of one scene and size are one picture with three channels
+each, or what was drawn, uint8 ``(3, H, W)``."""
 
 
-def read_shots(files: tuple[Path, ...]) -> Tensor:
-    """Read the files of one picture as uint8 ``(3 * files, H, W)``.
+def read_shots(files: tuple[Path, ...] | Tensor) -> Tensor:
+    """Read the files of one picture as uint8 ``(3 * files, H, W)``; what was drawn stays.
 
     Raises:
         ValueError: if their sizes differ.
     """
+    if isinstance(files, Tensor):
+        return files
     images = [read_rgb(p) for p in files]
     if any(i.shape != images[0].shape for i in images):
         sizes = ", ".join(
@@ -116,12 +119,14 @@ class ImageFiles:
     """Pictures that stay in their files: each crop decodes its picture.
 
     Args:
-        shots: the files of each picture.
+        shots: the files of each picture, or the picture itself.
     """
 
     def __init__(self, shots: Shots) -> None:
         self.shots = list(shots)
-        self.sizes = torch.tensor([read_size(files[0]) for files in self.shots])
+        self.sizes = torch.tensor(
+            [s.shape[1:] if isinstance(s, Tensor) else read_size(s[0]) for s in self.shots]
+        )
 
     def crops(self, places: Places) -> Tensor:
         """Return uint8 ``(B, C, extent, extent)``."""
@@ -153,7 +158,7 @@ class ImageBank:
 
     @classmethod
     def read(cls, shots: Shots) -> "ImageBank":
-        """Decode image files."""
+        """Decode image files and put in what was drawn."""
         images = [read_shots(files) for files in shots]
         pixels = torch.cat([i.permute(1, 2, 0).flatten(0, 1) for i in images])
         return cls(pixels, torch.tensor([i.shape[1:] for i in images]))
@@ -162,11 +167,14 @@ class ImageBank:
     def mapped(cls, shots: Shots, folder: Path) -> "ImageBank":
         """Decode image files into a file of ``folder``, once, and map it to memory.
 
-        The file is named for the paths, lengths and times of the images: changed images make a
-        new one.
+        The file is named for the paths, lengths and times of the images, and for what was drawn:
+        changed images make a new one.
         """
         key = hashlib.sha256()
-        for path in (p for files in shots for p in files):
+        for files in shots:
+            if isinstance(files, Tensor):
+                key.update(files.numpy().tobytes())
+        for path in (p for files in shots if not isinstance(files, Tensor) for p in files):
             state = path.stat()
             key.update(f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
         target = Path(folder) / f"{key.hexdigest()[:16]}.safetensors"

@@ -11,12 +11,16 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from nlden.data.augment import color_jitter, dihedral, noisy_rgb, noisy_yuv420, resize
 from nlden.data.crops import CropBatches, ImageBank, ImageFiles, list_images, read_rgb, read_size
+from nlden.data.drawings import draw_pictures
 from nlden.data.pairs import corner, list_pairs, real_pair
 from nlden.media.color import YCbCr
 from nlden.noise.synthesis import quantize, store_yuv420
 
 Pairs = Callable[[Tensor, Generator], Mapping[str, Tensor]]
 """Makes a batch of clean RGB ``(B, 3, N, N)``, or of two shots ``(B, 6, N, N)``, to pairs."""
+
+_DRAWN = 512  # pixels, the extent of drawings
+_HELD_OUT = 4  # drawings to validate on
 
 Hold = Literal["device", "memory", "disk"]
 """Where training pictures are; see :class:`ImageDataModule`."""
@@ -37,6 +41,8 @@ class ImageDataModule(LightningDataModule):
         partners: folders of second shots of the scenes of ``folders``, matched by the order of
             their names: then ``pairs`` must take two shots, as :func:`noise2noise` and
             :func:`supervised` do.
+        drawings: pictures to draw besides, see :func:`nlden.data.drawings.draw_pictures`; then
+            others are validated on, too, under names that begin with ``drawn/``.
         val_folders: folders of real noisy photographs to validate on, instead of those that are
             held out.
         val_partners: their clean counterparts, likewise.
@@ -64,6 +70,7 @@ class ImageDataModule(LightningDataModule):
         folders: Sequence[Path],
         test_folders: Sequence[Path] = (),
         partners: Sequence[Path] = (),
+        drawings: int = 0,
         val_folders: Sequence[Path] = (),
         val_partners: Sequence[Path] = (),
         val_pairs: Sequence[Pairs] = (),
@@ -86,6 +93,8 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"jitter={jitter} must lie in [0, 1)")
         if jitter and partners:
             raise ValueError(f"jitter={jitter} is for clean photographs, not for pairs of shots")
+        if drawings < 0 or (drawings and partners):
+            raise ValueError(f"drawings={drawings} must not be negative, and 0 for pairs of shots")
         if not pairs:
             raise ValueError("pairs must name at least one function")
         if workers and hold == "device":
@@ -93,6 +102,7 @@ class ImageDataModule(LightningDataModule):
         self.folders = [Path(f) for f in folders]
         self.test_folders = [Path(f) for f in test_folders]
         self.partners = [Path(f) for f in partners]
+        self.drawings = drawings
         self.val_folders = [Path(f) for f in val_folders]
         self.val_partners = [Path(f) for f in val_partners]
         self.val_pairs = tuple(val_pairs)
@@ -124,13 +134,17 @@ class ImageDataModule(LightningDataModule):
             large = [files for files in others if min(read_size(files[0])) >= self.crop]
             if not large:
                 raise ValueError(f"no training image is as large as crop={self.crop}")
+            shown: list[tuple[Path, ...] | Tensor] = [
+                *large,
+                *draw_pictures(self.drawings, _DRAWN, self.seed),
+            ]
             pictures: ImageBank | ImageFiles
             if self.hold == "device":
-                pictures = ImageBank.read(large)
+                pictures = ImageBank.read(shown)
             elif self.hold == "memory":
-                pictures = ImageBank.mapped(large, self.cache)
+                pictures = ImageBank.mapped(shown, self.cache)
             else:
-                pictures = ImageFiles(large)
+                pictures = ImageFiles(shown)
             self._crops = CropBatches(pictures, self.batch_size, self.crop, self.rescale, self.seed)
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -191,14 +205,19 @@ class ImageDataModule(LightningDataModule):
             yield from (real_pair(*files) for files in self._held_out)
         else:
             for i, (path,) in enumerate(self._held_out):
-                image = corner(read_rgb(path))
-                for pairs in self.val_pairs:
-                    made = pairs(image[None].float() / 255, Generator().manual_seed(i))
-                    yield {**made, "name": pairs.__name__}
-                for sigma in () if self.val_pairs else self.test_sigmas:
-                    pair = _gaussian_pair(image, sigma, i, f"rgb/{sigma:g}")
-                    yield pair
-                    yield _stored_pair(pair, sigma)
+                yield from self._made(corner(read_rgb(path)), i, "")
+            drawn = draw_pictures(_HELD_OUT if self.drawings else 0, _DRAWN, seed=2**40)
+            for i, image in enumerate(drawn):
+                yield from self._made(corner(image), i, "drawn/")
+
+    def _made(self, image: Tensor, seed: int, kind: str) -> Iterator[Mapping[str, Any]]:
+        for pairs in self.val_pairs:
+            made = pairs(image[None].float() / 255, Generator().manual_seed(seed))
+            yield {**made, "name": kind + pairs.__name__}
+        for sigma in () if self.val_pairs else self.test_sigmas:
+            pair = _gaussian_pair(image, sigma, seed, f"{kind}rgb/{sigma:g}")
+            yield pair
+            yield _stored_pair(pair, sigma) | {"name": f"{kind}yuv420/{sigma:g}"}
 
 
 class Numbers(Dataset[int]):
@@ -256,5 +275,4 @@ def _stored_pair(pair: Mapping[str, Any], sigma: float) -> dict[str, Any]:
         "noisy": quantize(store_yuv420(quantize(pair["noisy"]), color)),
         "clean": quantize(store_yuv420(pair["clean"], color)),
         "sigma": torch.tensor([color.plane_levels(sigma / 255, averaged=4)]),
-        "name": f"yuv420/{sigma:g}",
     }

@@ -13,6 +13,7 @@ from nlden.data.crops import (
     CropBatches,
     ImageBank,
     ImageFiles,
+    Places,
     draw_places,
     list_images,
     read_rgb,
@@ -171,3 +172,15 @@ def test_a_mapped_bank_is_made_once_and_travels_by_its_path(files, tmp_path):
     imsave(files[0], photographs.cat()[:44, :44], check_contrast=False)
     assert ImageBank.mapped(shots, cache).sizes[0].tolist() == [44, 44]
     assert len(list(cache.iterdir())) == 2
+
+
+def test_what_was_drawn_is_held_beside_files_and_names_the_mapped_bank(files, tmp_path):
+    for number, code in enumerate((7, 9), 1):
+        shots = [(files[0],), torch.full((3, 20, 30), code, dtype=torch.uint8)]
+        for held in (ImageFiles(shots), ImageBank.mapped(shots, tmp_path / "cache")):
+            assert held.sizes.tolist() == [[40, 56], [20, 30]]
+            index, corner = torch.tensor([0, 1]), torch.tensor([4, 2])
+            crops = held.crops(Places(index, corner, corner, 16))
+            assert torch.equal(crops[0], read_rgb(files[0])[:, 4:20, 4:20])
+            assert (crops[1] == code).all()
+        assert len(list((tmp_path / "cache").iterdir())) == number

@@ -100,6 +100,7 @@ def test_batches_do_not_depend_on_where_pictures_are_held(folders, train, tmp_pa
     def batches(**arguments):
         module = ImageDataModule(
             folders,
+            drawings=1,  # as large as 256 of the photographs
             crop=16,
             batch_size=2,
             batches_per_epoch=2,
@@ -185,6 +186,33 @@ def test_validation_shows_the_held_out_at_each_level_with_fixed_noise(folders):
     )
 
 
+def test_drawings_are_trained_and_validated_on_apart(folders):
+    """What is drawn has areas that are flat, which photographs have not; others are held out."""
+
+    def flat(**arguments):
+        module = ImageDataModule(
+            folders, crop=EXTENT, batch_size=32, pairs=[noisy_rgb], **arguments
+        )
+        module.setup("fit")
+        clean = module.make(0, torch.device("cpu"))["clean"]
+        return float((clean.diff(dim=3).abs() < 1e-6).float().mean())
+
+    assert flat(drawings=2) > 0.3 > 0.2 > flat()
+
+    def validation(**arguments):
+        module = ImageDataModule(folders, crop=EXTENT, test_sigmas=[25], **arguments)
+        module.setup("validate")
+        return list(module.val_dataloader())
+
+    some, again = validation(drawings=1), validation(drawings=3, seed=5)
+    names = [b["name"] for b in some]
+    assert names == ["rgb/25", "yuv420/25", *["drawn/rgb/25", "drawn/yuv420/25"] * 4]
+    assert all(torch.equal(a["noisy"], b["noisy"]) for a, b in zip(some, again, strict=True))
+    assert [b["name"] for b in validation()] == names[:2]
+    other = validation(drawings=1, val_pairs=[noisy_rgb])
+    assert [b["name"] for b in other] == ["noisy_rgb", *["drawn/noisy_rgb"] * 4]
+
+
 def test_test_batches_follow_the_protocol(folders):
     module = ImageDataModule([], test_folders=folders, test_sigmas=[15, 50])
     module.setup("test")
@@ -229,6 +257,8 @@ def test_a_missing_folder_is_named(tmp_path, stage):
         ({"jitter": 1.0}, "jitter=1.0"),
         ({"pairs": []}, "pairs"),
         ({"workers": 2}, "workers=2"),
+        ({"drawings": -1}, "drawings=-1"),
+        ({"drawings": 1, "partners": ["shots"]}, "drawings=1"),
     ],
 )
 def test_impossible_arguments_are_named(folders, arguments, word):
