@@ -9,7 +9,6 @@ _PAN, _ACCELERATION, _SHAKE = 2.0, 0.3, 0.4
 _ZOOM, _TURN = 0.01, 0.01  # parts and radians per frame
 _STILL, _TRIPOD = 0.3, 0.15  # share of cameras that do not travel, and of those that stand
 _OBJECTS = 0.5  # share of clips with something in front
-_ALIASED = 0.3  # share of clips that are sampled without care
 
 
 def moving_photographs(
@@ -18,9 +17,7 @@ def moving_photographs(
     """Film a photograph with a moving camera, often with a piece of another that moves before it.
 
     Both are sampled at half their size from twice as many pixels, so that places between pixels
-    are as sharp as others. Part of the clips is aliased, as footage of sensors that skip pixels,
-    drawings and careless scaling are: more or less of one pixel counts instead of the mean of four.
-    Beyond its borders a photograph is mirrored.
+    are as sharp as others. Beyond its borders a photograph is mirrored.
 
     Args:
         ground: photograph, float ``(3, H, W)`` in [0, 1].
@@ -32,9 +29,7 @@ def moving_photographs(
     Returns:
         ``(T, 3, N, N)``.
     """
-    draw = torch.rand(2, generator=generator)
-    aliasing = float(draw[1]) if draw[0] < _ALIASED else 0.0
-    clip = _film(ground, _path(ground, frames, extent, generator), extent, aliasing)
+    clip = _film(ground, _path(ground, frames, extent, generator), extent)
     if float(torch.rand((), generator=generator)) >= _OBJECTS:
         return clip
     path = _path(figure, frames, extent, generator)
@@ -48,7 +43,7 @@ def moving_photographs(
     radii = (0.2 + 0.5 * draw[:2]) * 2 * extent
     distance = (x * width / radii[0]).square() + (y * height / radii[1]).square()
     mask = (1 + (1 - distance) * 8).clamp(0, 1)
-    film = _film(torch.cat([figure, mask[None]]), path, extent, aliasing)
+    film = _film(torch.cat([figure, mask[None]]), path, extent)
     return torch.lerp(clip, film[:, :3], film[:, 3:])
 
 
@@ -80,7 +75,7 @@ def _path(photograph: Tensor, frames: int, extent: int, generator: Generator) ->
     return torch.cat([matrix, place.T[:, :, None]], dim=2).to(photograph.device)
 
 
-def _film(photograph: Tensor, path: Tensor, extent: int, aliasing: float) -> Tensor:
+def _film(photograph: Tensor, path: Tensor, extent: int) -> Tensor:
     grid = F.affine_grid(path, [len(path), 1, 2 * extent, 2 * extent], align_corners=False)
     frames = F.grid_sample(
         photograph.expand(len(path), -1, -1, -1),
@@ -89,4 +84,4 @@ def _film(photograph: Tensor, path: Tensor, extent: int, aliasing: float) -> Ten
         padding_mode="reflection",
         align_corners=False,
     )
-    return torch.lerp(F.avg_pool2d(frames, 2), frames[..., ::2, ::2], aliasing).clamp(0, 1)
+    return F.avg_pool2d(frames, 2).clamp(0, 1)
