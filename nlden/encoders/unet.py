@@ -111,13 +111,16 @@ class UNet(nn.Module):
         down_blocks: those of the way down, if they are others.
         gate: slot on the residual branches of the coarsest level.
         bottleneck: slot in the middle of the coarsest level.
+        joins: slots of the other levels, finest first, before their blocks on the way up; None
+            leaves one empty, as do those that are not given.
         block: the residual blocks, built of a width and the slot on their branch.
 
     Shape:
         ``(B, widths[0], H, W)`` to the same; H and W must be multiples of ``stride``.
 
     Raises:
-        ValueError: if ``widths`` and ``blocks`` differ in length.
+        ValueError: if ``widths`` and ``blocks`` differ in length, or there are more slots than
+            levels.
     """
 
     def __init__(
@@ -128,6 +131,7 @@ class UNet(nn.Module):
         down_blocks: Sequence[int] | None = None,
         gate: Slot | None = None,
         bottleneck: Slot | None = None,
+        joins: Sequence[Slot | None] = (),
         block: Callable[[int, Slot | None], ResidualBlock] = ResidualBlock,
     ) -> None:
         super().__init__()
@@ -137,11 +141,16 @@ class UNet(nn.Module):
                 f"widths={widths}, blocks={blocks} and down_blocks={down_blocks} must name the "
                 "same levels"
             )
+        if len(joins) >= len(widths):
+            raise ValueError(f"joins={joins} must be fewer than widths={widths}")
         self.widths = tuple(widths)
         self.stride = 2 ** (len(widths) - 1)
 
-        def level(index: int, count: int, attention: Slot | None = None) -> nn.Sequential:
-            return nn.Sequential(*(block(widths[index], attention) for _ in range(count)))
+        def level(
+            index: int, count: int, attention: Slot | None = None, join: Slot | None = None
+        ) -> nn.Sequential:
+            before = [] if join is None else [join(widths[index])]
+            return nn.Sequential(*before, *(block(widths[index], attention) for _ in range(count)))
 
         last = len(widths) - 1
         pairs = list(pairwise(widths))
@@ -151,7 +160,8 @@ class UNet(nn.Module):
         first, second = (level(last, n[last], gate) for n in (before, blocks))
         self.coarsest = nn.Sequential(first, middle, second)
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2, bias=False) for a, b in pairs)
-        self.decoder = nn.ModuleList(level(i, blocks[i]) for i in range(last))
+        slots = [*joins, *[None] * (last - len(joins))]
+        self.decoder = nn.ModuleList(level(i, blocks[i], join=s) for i, s in enumerate(slots))
 
     @property
     def reach(self) -> int | None:
@@ -160,18 +170,22 @@ class UNet(nn.Module):
         Every 3x3 convolution reaches one position of its level further and every change of level
         less than one; attention blocks tell their own ``reach``, any distance where they do not.
         """
-        gates = [b.attention for b in self.coarsest.modules() if isinstance(b, ResidualBlock)]
+        first, middle, second = self.coarsest.children()
+        sides = zip(self.encoder, self.decoder, strict=True)
+        levels = [[*a.children(), *b.children()] for a, b in sides]
         total = 0
-        for block in (*gates, self.coarsest[1]):
-            if block is None or isinstance(block, nn.Identity):
-                continue
-            if (reach := getattr(block, "reach", None)) is None:
-                return None
-            total += reach * self.stride
-        sides = ([*self.encoder, self.coarsest[0]], [*self.decoder, self.coarsest[2]])
-        for index, (before, after) in enumerate(zip(*sides, strict=True)):
-            convolutions = 2 * (len(before) + len(after))  # two of each block
-            total += (convolutions + 2) * 2**index
+        for index, blocks in enumerate([*levels, [*first.children(), middle, *second.children()]]):
+            total += 2 * 2**index
+            for block in blocks:
+                slot: nn.Module | None = block
+                if isinstance(block, ResidualBlock):
+                    total += 2 * 2**index  # two convolutions
+                    slot = block.attention
+                if slot is None or isinstance(slot, nn.Identity):
+                    continue
+                if (reach := getattr(slot, "reach", None)) is None:
+                    return None
+                total += reach * 2**index
         return total
 
     @property

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from nlden.attention import NonLocal2d, SqueezeExcitation
 from nlden.encoders import UNet
+from nlden.encoders.unet import Slot
 from nlden.media.phases import from_phases, to_phases
 
 PACKED = {"rgb": 12, "yuv420": 6}
@@ -205,6 +206,8 @@ def image_denoiser(
     blocks: Sequence[int],
     limit: float | None = 4.0,
     formats: Sequence[str] = tuple(PACKED),
+    *,
+    finer: int | None = None,
 ) -> ImageDenoiser:
     """Build a denoiser with squeeze-and-excitation and a non-local block at the coarsest level.
 
@@ -213,11 +216,15 @@ def image_denoiser(
         blocks: residual blocks of each level on each side.
         limit: see :class:`ImageDenoiser`.
         formats: likewise.
+        finer: inner width of a second non-local block, at the level above; None is without.
     """
-    bottleneck = partial(
+    non_local = partial(
         NonLocal2d, scale="inner", bias=False, norm=None, window=16, block=8, clip=True
     )
-    body = UNet(widths, blocks, gate=GATE, bottleneck=bottleneck)
+    joins: list[Slot | None] = [None] * (len(widths) - 2)
+    if finer is not None:
+        joins.append(partial(non_local, inner=finer))
+    body = UNet(widths, blocks, gate=GATE, bottleneck=non_local, joins=joins)
     return ImageDenoiser(body, limit, formats)
 
 

@@ -25,8 +25,16 @@ def test_slots_are_called_with_the_widths():
     UNet((8, 12, 20), (1, 1, 2), gate=slot, bottleneck=slot)
     ResidualBlock(7, slot)
     assert sorted(seen) == [7, 20, 20, 20, 20, 20]
+    seen.clear()
+    body = UNet((8, 12, 20), (1, 1, 2), joins=(None, slot))
+    assert seen == [12]
+    assert [len(level) for level in body.encoder] == [1, 1]
+    assert [len(level) for level in body.decoder] == [1, 2]
+    assert isinstance(body.decoder[1][0], torch.nn.Identity)
     with pytest.raises(ValueError, match="blocks"):
         UNet((8, 12), (1,))
+    with pytest.raises(ValueError, match="joins"):
+        UNet((8, 12), (1, 1), joins=(slot, slot))
     with pytest.raises(ValueError, match="down_blocks"):
         UNet((8, 12), (1, 1), down_blocks=(1,))
 
@@ -72,8 +80,8 @@ def test_reach_bounds_what_an_input_touches(widths, blocks, down_blocks):
 
 
 def test_attention_tells_its_reach_or_reaches_everywhere():
-    def reach(gate=None, bottleneck=None):
-        return UNet((4, 16), (1, 1), gate=gate, bottleneck=bottleneck).reach
+    def reach(gate=None, bottleneck=None, *joins):
+        return UNet((4, 16), (1, 1), gate=gate, bottleneck=bottleneck, joins=joins).reach
 
     def squeeze(channels):
         return SqueezeExcitation(channels, window=5)
@@ -85,9 +93,11 @@ def test_attention_tells_its_reach_or_reaches_everywhere():
     assert reach(torch.nn.Identity, torch.nn.Identity) == plain
     assert reach(squeeze) == plain + 2 * (2 * 2)  # two gates, of two positions of stride two
     assert reach(squeeze, near) == plain + 2 * (2 * 2) + 2 * 5
+    assert reach(None, near, near) == plain + 2 * 5 + 5
     for block in (SqueezeExcitation, CBAM, NonLocal2d, DualAttention):
         assert reach(block) is None
         assert reach(squeeze, block) is None
+    assert reach(None, near, NonLocal2d) is None
 
 
 @settings(deadline=None, max_examples=40)
