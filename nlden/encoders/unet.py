@@ -146,22 +146,23 @@ class UNet(nn.Module):
         self.widths = tuple(widths)
         self.stride = 2 ** (len(widths) - 1)
 
-        def level(
-            index: int, count: int, attention: Slot | None = None, join: Slot | None = None
-        ) -> nn.Sequential:
-            before = [] if join is None else [join(widths[index])]
-            return nn.Sequential(*before, *(block(widths[index], attention) for _ in range(count)))
+        def level(index: int, count: int, attention: Slot | None = None) -> nn.Sequential:
+            return nn.Sequential(*(block(widths[index], attention) for _ in range(count)))
+
+        def filled(width: int, slot: Slot | None) -> nn.Module:
+            return nn.Identity() if slot is None else slot(width)
 
         last = len(widths) - 1
         pairs = list(pairwise(widths))
         self.encoder = nn.ModuleList(level(i, before[i]) for i in range(last))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2, bias=False) for a, b in pairs)
-        middle = bottleneck(widths[last]) if bottleneck is not None else nn.Identity()
+        middle = filled(widths[last], bottleneck)
         first, second = (level(last, n[last], gate) for n in (before, blocks))
         self.coarsest = nn.Sequential(first, middle, second)
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2, bias=False) for a, b in pairs)
         slots = [*joins, *[None] * (last - len(joins))]
-        self.decoder = nn.ModuleList(level(i, blocks[i], join=s) for i, s in enumerate(slots))
+        self.joins = nn.ModuleList(filled(w, s) for w, s in zip(widths[:last], slots, strict=True))
+        self.decoder = nn.ModuleList(level(i, blocks[i]) for i in range(last))
 
     @property
     def reach(self) -> int | None:
@@ -171,8 +172,8 @@ class UNet(nn.Module):
         less than one; attention blocks tell their own ``reach``, any distance where they do not.
         """
         first, middle, second = self.coarsest.children()
-        sides = zip(self.encoder, self.decoder, strict=True)
-        levels = [[*a.children(), *b.children()] for a, b in sides]
+        parts = zip(self.encoder, self.joins, self.decoder, strict=True)
+        levels = [[*down.children(), join, *up.children()] for down, join, up in parts]
         total = 0
         for index, blocks in enumerate([*levels, [*first.children(), middle, *second.children()]]):
             total += 2 * 2**index
@@ -210,7 +211,8 @@ class UNet(nn.Module):
             features.append(down(skips[-1]))
         x = _refined(self.coarsest, features)
         for index in reversed(range(len(skips))):
-            x = _refined(self.decoder[index], [_joined(self.up[index], x, skips.pop())])
+            x = self.joins[index](_joined(self.up[index], x, skips.pop()))
+            x = _refined(self.decoder[index], [x])
         return x
 
 

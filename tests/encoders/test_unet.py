@@ -26,11 +26,8 @@ def test_slots_are_called_with_the_widths():
     ResidualBlock(7, slot)
     assert sorted(seen) == [7, 20, 20, 20, 20, 20]
     seen.clear()
-    body = UNet((8, 12, 20), (1, 1, 2), joins=(None, slot))
+    UNet((8, 12, 20), (1, 1, 2), joins=(None, slot))
     assert seen == [12]
-    assert [len(level) for level in body.encoder] == [1, 1]
-    assert [len(level) for level in body.decoder] == [1, 2]
-    assert isinstance(body.decoder[1][0], torch.nn.Identity)
     with pytest.raises(ValueError, match="blocks"):
         UNet((8, 12), (1,))
     with pytest.raises(ValueError, match="joins"):
@@ -44,6 +41,26 @@ def test_the_way_down_may_have_blocks_of_its_own():
     assert [len(level) for level in body.encoder] == [0, 1]
     assert [len(body.coarsest[i]) for i in (0, 2)] == [2, 3]
     assert [len(level) for level in body.decoder] == [1, 2]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_slot_where_levels_join_decides_what_its_level_gets(index):
+    """One that clears its level leaves nothing of what is coarser, and nothing of its skip."""
+    torch.manual_seed(0)
+    seen = []
+
+    class Clear(torch.nn.Module):
+        def forward(self, x):
+            seen.append(x.clone())
+            return 0 * x
+
+    joins = [None, None]
+    joins[index] = lambda width: Clear()
+    body = UNet((4, 6, 8), (1, 1, 1), joins=joins).double()
+    finest = body(torch.randn(1, 4, 8, 8, dtype=torch.float64))
+    assert seen[0].shape == ((1, 4, 8, 8), (1, 6, 4, 4))[index]
+    assert seen[0].abs().max() > 0
+    assert (finest.abs().max() == 0) == (index == 0)
 
 
 def test_a_residual_block_is_its_formula():
