@@ -62,14 +62,15 @@ def from_blocks(blocks: Tensor, block: Sequence[int], size: Sequence[int]) -> Te
         size: extents of the map.
 
     Returns:
-        ``(B, C, *size)``.
+        ``(B, C, *size)``; as the blocks do, it holds the features of a position side by side.
     """
     dims = len(block)
     counts = [(s + b - 1) // b for s, b in zip(size, block, strict=True)]
     x = blocks.reshape(-1, *counts, *block, blocks.shape[2])
     order = [axis + 1 + part * dims for axis in range(dims) for part in range(2)]
-    x = x.permute(0, 2 * dims + 1, *order)
-    x = x.reshape(*x.shape[:2], *(c * b for c, b in zip(counts, block, strict=True)))
+    x = x.permute(0, *order, 2 * dims + 1)
+    extents = (c * b for c, b in zip(counts, block, strict=True))
+    x = x.reshape(len(x), *extents, x.shape[-1]).movedim(-1, 1)
     for axis, extent in enumerate(size, start=2):
         if torch.compiler.is_exporting():
             # That slices end inside the map is beyond the exporter's algebra.
