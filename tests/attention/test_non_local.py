@@ -181,6 +181,16 @@ def test_the_last_projection_has_a_bias_of_its_own():
     assert biased[False, True] == (False, True)
 
 
+@pytest.mark.parametrize("options", [{}, {"window": 8, "block": 4}])
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+@torch.no_grad()
+def test_the_memory_format_stays(options, form):
+    """A convolution that follows a block must not have to put its input in order again."""
+    x = torch.randn(2, 8, 12, 16).contiguous(memory_format=form)
+    block = randomize(NonLocal2d(8, norm=None, **options)).float()
+    assert block(x).is_contiguous(memory_format=form)
+
+
 @pytest.mark.parametrize("dims", BLOCKS)
 @pytest.mark.parametrize("pairwise", PAIRWISE)
 @pytest.mark.parametrize(
