@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from nlden.attention import NonLocal2d, SqueezeExcitation
 from nlden.encoders import UNet
 from nlden.media.color import YCbCr
-from nlden.models import ImageDenoiser, image_denoiser_base
+from nlden.models import ImageDenoiser, image_denoiser, image_denoiser_base
 from nlden.models.image_denoiser import noise_map
 from nlden.models.pretrained import load
 from nlden.noise.synthesis import quantize, store_yuv420, white_gaussian
@@ -172,6 +172,20 @@ def test_reach_counts_stem_and_tail(small):
     assert small.grid == small.body.grid == 16
     whole = ImageDenoiser(UNet((8,), (1,), bottleneck=partial(NonLocal2d, norm=None)))
     assert whole.reach is None
+
+
+def test_a_second_non_local_block_starts_as_none():
+    """Weights of a network without it go on in one that has it, and lose nothing."""
+    torch.manual_seed(0)
+    plain, more = (image_denoiser((4, 6, 16), (1, 1, 1), finer=f) for f in (None, 3))
+    own = more.load_state_dict(plain.state_dict(), strict=False)
+    assert {k.removeprefix("body.joins.1.") for k in own.missing_keys} == {
+        f"{name}.weight" for name in ("theta", "phi", "g", "out")
+    }
+    assert more.body.joins[1].theta.weight.shape == (3, 6, 1, 1)
+    assert more.reach == plain.reach + 2 * more.body.joins[1].reach
+    x = torch.rand(1, 3, 40, 56)
+    assert torch.equal(more(x, 0.1), plain(x, 0.1))
 
 
 @pytest.mark.parametrize("color", [YCbCr("bt709"), YCbCr("bt601", full_range=True)])
