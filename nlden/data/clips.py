@@ -13,16 +13,13 @@ from torch.utils.data import DataLoader
 
 from nlden.data.augment import dihedral, noisy_rgb, noisy_yuv420
 from nlden.data.crops import SUFFIXES, list_images, read_rgb
-from nlden.data.drawings import draw_pictures
-from nlden.data.images import Counting, Numbers, Pairs, Stream
+from nlden.data.drawings import EXTENT, draw_pictures, draw_unseen
+from nlden.data.images import Counting, Numbers, Pairs, Stream, stored_pair
 from nlden.data.synthetic_motion import moving_photographs
-from nlden.media.color import YCbCr
 from nlden.media.probe import open_video, reading
-from nlden.noise.synthesis import quantize, store_yuv420
 
 _HELD_OUT = 10  # one clip in so many is kept for validation
 _SEEN, _FRAMES = 160, 8  # extent in pixels and frames of the clips of validation
-_DRAWN = 512  # pixels, the extent of drawings
 _CUTS = 0.05  # share of training clips with a cut
 
 
@@ -184,7 +181,7 @@ class ClipDataModule(LightningDataModule):
                 f"(after reduce={self.reduce})"
             )
         self._pictures = [read_rgb(p) for f in self.photographs for p in list_images(f)]
-        self._pictures += draw_pictures(self.drawings, _DRAWN, self.seed)
+        self._pictures += draw_pictures(self.drawings, EXTENT, self.seed)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return a loader of batch numbers."""
@@ -308,7 +305,7 @@ def gaussian_clip(clip: Tensor, sigma: float, seed: int) -> dict[str, Any]:
 def _film_unseen_drawings() -> Iterator[Tensor]:
     """Film drawings to validate on, three times: the same whatever a training draws."""
     generator = Generator().manual_seed(0)
-    pictures = draw_pictures(6, _DRAWN, seed=2**40)
+    pictures = draw_unseen(6)
     for ground, figure in zip(pictures[::2], pictures[1::2], strict=True):
         pair = ground.float() / 255, figure.float() / 255
         yield (moving_photographs(*pair, _FRAMES, _SEEN, generator) * 255).round().to(torch.uint8)
@@ -317,17 +314,10 @@ def _film_unseen_drawings() -> Iterator[Tensor]:
 def _validation(clip: Tensor, sigma: float, seed: int, kind: str) -> Iterator[Mapping[str, Any]]:
     pair = gaussian_clip(clip, sigma, seed)
     yield pair | {"name": f"{kind}rgb/{sigma:g}"}
-    color = YCbCr()
-    stored = {
-        "noisy": quantize(_stored(quantize(pair["noisy"]), color)),
-        "clean": quantize(_stored(pair["clean"], color)),
-        "sigma": torch.tensor([color.plane_levels(sigma / 255, averaged=4)]),
-    }
+    frames = {name: pair[name][0].transpose(0, 1) for name in ("noisy", "clean")}
+    stored = stored_pair(frames, sigma)
+    stored |= {name: stored[name].transpose(0, 1)[None] for name in frames}
     yield stored | {"name": f"{kind}yuv420/{sigma:g}"}
-
-
-def _stored(clip: Tensor, color: YCbCr) -> Tensor:
-    return store_yuv420(clip[0].transpose(0, 1), color).transpose(0, 1)[None]
 
 
 def _centre(clip: Tensor, extent: int) -> Tensor:

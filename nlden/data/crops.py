@@ -174,9 +174,10 @@ class ImageBank:
         for files in shots:
             if isinstance(files, Tensor):
                 key.update(files.numpy().tobytes())
-        for path in (p for files in shots if not isinstance(files, Tensor) for p in files):
-            state = path.stat()
-            key.update(f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+                continue
+            for path in files:
+                state = path.stat()
+                key.update(f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
         target = Path(folder) / f"{key.hexdigest()[:16]}.safetensors"
         if not target.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+EXTENT = 512
+"""Height and width in pixels of the drawings of trainings."""
+
+_UNSEEN = 2**40  # seed of what no training draws
 _SMALLEST, _LARGEST = 12, 130  # heights of letters in pixels
 _SHADE = 60  # largest difference, of 255, across a shaded ground
 
@@ -38,6 +42,11 @@ def draw_pictures(count: int, extent: int, seed: int) -> list[Tensor]:
         raise ValueError(f"extent={extent} must be at least 64 pixels")
     draw = random.Random(seed)
     return [_picture(extent, draw) for _ in range(count)]
+
+
+def draw_unseen(count: int) -> list[Tensor]:
+    """Draw pictures of :data:`EXTENT` to validate on: the same ones, whatever a training draws."""
+    return draw_pictures(count, EXTENT, _UNSEEN)
 
 
 def _picture(extent: int, draw: random.Random) -> Tensor:

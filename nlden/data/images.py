@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from nlden.data.augment import color_jitter, dihedral, noisy_rgb, noisy_yuv420, resize
 from nlden.data.crops import CropBatches, ImageBank, ImageFiles, list_images, read_rgb, read_size
-from nlden.data.drawings import draw_pictures
+from nlden.data.drawings import EXTENT, draw_pictures, draw_unseen
 from nlden.data.pairs import corner, list_pairs, real_pair
 from nlden.media.color import YCbCr
 from nlden.noise.synthesis import quantize, store_yuv420
@@ -19,7 +19,6 @@ from nlden.noise.synthesis import quantize, store_yuv420
 Pairs = Callable[[Tensor, Generator], Mapping[str, Tensor]]
 """Makes a batch of clean RGB ``(B, 3, N, N)``, or of two shots ``(B, 6, N, N)``, to pairs."""
 
-_DRAWN = 512  # pixels, the extent of drawings
 _HELD_OUT = 4  # drawings to validate on
 
 Hold = Literal["device", "memory", "disk"]
@@ -136,7 +135,7 @@ class ImageDataModule(LightningDataModule):
                 raise ValueError(f"no training image is as large as crop={self.crop}")
             shown: list[tuple[Path, ...] | Tensor] = [
                 *large,
-                *draw_pictures(self.drawings, _DRAWN, self.seed),
+                *draw_pictures(self.drawings, EXTENT, self.seed),
             ]
             pictures: ImageBank | ImageFiles
             if self.hold == "device":
@@ -206,8 +205,7 @@ class ImageDataModule(LightningDataModule):
         else:
             for i, (path,) in enumerate(self._held_out):
                 yield from self._made(corner(read_rgb(path)), i, "")
-            drawn = draw_pictures(_HELD_OUT if self.drawings else 0, _DRAWN, seed=2**40)
-            for i, image in enumerate(drawn):
+            for i, image in enumerate(draw_unseen(_HELD_OUT) if self.drawings else ()):
                 yield from self._made(corner(image), i, "drawn/")
 
     def _made(self, image: Tensor, seed: int, kind: str) -> Iterator[Mapping[str, Any]]:
@@ -217,7 +215,7 @@ class ImageDataModule(LightningDataModule):
         for sigma in () if self.val_pairs else self.test_sigmas:
             pair = _gaussian_pair(image, sigma, seed, f"{kind}rgb/{sigma:g}")
             yield pair
-            yield _stored_pair(pair, sigma) | {"name": f"{kind}yuv420/{sigma:g}"}
+            yield stored_pair(pair, sigma) | {"name": f"{kind}yuv420/{sigma:g}"}
 
 
 class Numbers(Dataset[int]):
@@ -268,8 +266,16 @@ def _gaussian_pair(image: Tensor, sigma: float, seed: int, name: str) -> dict[st
     return {"noisy": clean + noise * sigma / 255, "clean": clean, "sigma": level, "name": name}
 
 
-def _stored_pair(pair: Mapping[str, Any], sigma: float) -> dict[str, Any]:
-    """Store a pair as 8-bit 4:2:0, limited-range BT.709."""
+def stored_pair(pair: Mapping[str, Any], sigma: float) -> dict[str, Any]:
+    """Store a pair of pictures with white noise as 8-bit 4:2:0, limited-range BT.709.
+
+    Args:
+        pair: ``noisy`` and ``clean``, RGB ``(B, 3, H, W)``.
+        sigma: level of the noise, 0 to 255.
+
+    Returns:
+        ``noisy`` and ``clean``, packed ``(B, 6, h, w)``, and ``sigma`` of the planes ``(1, 2)``.
+    """
     color = YCbCr()
     return {
         "noisy": quantize(store_yuv420(quantize(pair["noisy"]), color)),

@@ -70,6 +70,7 @@ def test_pieces_are_as_small_as_asked_and_lie_on_the_grid(size, tile, reach, gri
         assert top % grid == left % grid == 0
         inner = [max(grid, extent - 2 * halo) for extent in (rows, columns)]
         assert math.prod(inner) <= max(tile, grid) ** 2
-    # With fewer they would be larger, or far from square; a part of the grid's step counts whole.
-    filled = math.prod(math.ceil(extent / grid) * grid for extent in size)
-    assert len(extents) <= 4 * math.ceil(filled / max(tile, grid) ** 2)
+    if tile <= grid:  # none is smaller than a step
+        assert len(extents) <= math.ceil(height / grid) * math.ceil(width / grid)
+    else:  # with fewer they would be larger, or far from square
+        assert len(extents) <= 4 * math.ceil(height * width / tile**2)
