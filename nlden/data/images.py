@@ -45,8 +45,8 @@ class ImageDataModule(LightningDataModule):
         val_folders: folders of real noisy photographs to validate on, instead of those that are
             held out.
         val_partners: their clean counterparts, likewise.
-        val_pairs: what makes the validation pairs of the photographs that are held out, each with
-            a fixed seed; none is Gaussian noise of the ``test_sigmas``, RGB and 4:2:0.
+        val_pairs: what makes the validation pairs of what is held out clean, each with a fixed
+            seed; none is Gaussian noise of the ``test_sigmas``, RGB and 4:2:0.
         crop: extent of the training crops in pixels, a multiple of 8.
         batch_size: crops of a training batch.
         batches_per_epoch: batches between validations.
@@ -205,8 +205,8 @@ class ImageDataModule(LightningDataModule):
         else:
             for i, (path,) in enumerate(self._held_out):
                 yield from self._made(corner(read_rgb(path)), i, "")
-            for i, image in enumerate(draw_unseen(_HELD_OUT) if self.drawings else ()):
-                yield from self._made(corner(image), i, "drawn/")
+        for i, image in enumerate(draw_unseen(_HELD_OUT) if self.drawings else ()):
+            yield from self._made(corner(image), i, "drawn/")
 
     def _made(self, image: Tensor, seed: int, kind: str) -> Iterator[Mapping[str, Any]]:
         for pairs in self.val_pairs:

@@ -211,6 +211,9 @@ def test_drawings_are_trained_and_validated_on_apart(folders):
     assert [b["name"] for b in validation()] == names[:2]
     other = validation(drawings=1, val_pairs=[noisy_rgb])
     assert [b["name"] for b in other] == ["noisy_rgb", *["drawn/noisy_rgb"] * 4]
+    shots = {"val_folders": folders[1:], "val_partners": folders[1:]}
+    names = [b["name"] for b in validation(drawings=1, val_pairs=[noisy_rgb], **shots)]
+    assert names == [*["real"] * 12, *["drawn/noisy_rgb"] * 4]
 
 
 def test_test_batches_follow_the_protocol(folders):
