@@ -37,14 +37,6 @@ def test_white_noise_that_was_stored_in_eight_bits(name, sigma):
     assert 255 * estimate_sigma(list(noisy)) == pytest.approx(sigma, rel=0.12)
 
 
-@pytest.mark.parametrize("sigma", [0, 5])
-def test_print_is_hardly_taken_for_noise(sigma):
-    """Every block holds letters: a spread by squares would tell 7.6 of 255 of the clean page."""
-    clean = picture("page")
-    noisy = quantize(white_gaussian(clean, torch.tensor(sigma / 255), generator()))
-    assert sigma <= 255 * estimate_sigma(list(noisy)) < 5 + 0.6 * sigma
-
-
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "camera"])
 @pytest.mark.parametrize("color", [YCbCr("bt709"), YCbCr("bt601", full_range=True)], ids=str)
 def test_the_levels_of_stored_planes(name, color):
