@@ -105,11 +105,15 @@ def test_names_of_parameters_are_kept():
         "body.down.0.weight",
         "body.up.1.weight",
         "body.decoder.0.0.conv1.weight",
-        *(f"body.coarsest.1.{name}.weight" for name in ("theta", "phi", "g", "out")),
+        *(
+            f"body.{at}.1.{n}.weight"
+            for at in ("coarsest", "joins")
+            for n in ("theta", "phi", "g", "out")
+        ),
         *(f"body.coarsest.{i}.0.attention.{n}.weight" for i in (0, 2) for n in ("fc1", "fc2")),
     }
     assert promised <= names
-    assert len(names) == 36
+    assert len(names) == 40
 
 
 @pytest.mark.parametrize("sigma", [15, 25, 50])
