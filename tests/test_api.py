@@ -6,8 +6,6 @@ from skimage import data as photographs
 from skimage.metrics import peak_signal_noise_ratio
 
 import nlden
-from nlden.data.drawings import draw_unseen
-from nlden.noise import draw_real_noise
 
 CLEAN = photographs.astronaut()[:96, 130:258]
 RNG = np.random.default_rng(0)
@@ -128,15 +126,3 @@ def test_flat_areas_of_grey_pictures_are_flat():
     noisy = clean + RNG.normal(0, 0.1, clean.shape).astype(np.float32)
     ours = nlden.denoise(noisy, 0.1).clip(0, 1)
     assert peak_signal_noise_ratio(clean, ours, data_range=1) > 35.5
-
-
-def test_print_is_not_blurred_with_the_noise_of_photographs():
-    gains = []
-    for i, drawing in enumerate(draw_unseen(8)):
-        clean = drawing[None, :, :256, :256] / 255
-        pair = draw_real_noise(clean, torch.Generator().manual_seed(i))
-        noisy, clean = (pair[k][0].permute(1, 2, 0).numpy() for k in ("noisy", "clean"))
-        ours = nlden.denoise(noisy, model="image-base-real")
-        psnr = [peak_signal_noise_ratio(clean, x, data_range=1) for x in (ours, noisy)]
-        gains.append(psnr[0] - psnr[1])
-    assert np.mean(gains) > 0, gains
