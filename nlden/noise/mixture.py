@@ -18,8 +18,11 @@ def draw_real_noise(
     Each picture goes through a camera of its own (:func:`nlden.noise.draw_camera`), with and
     without noise; the difference is the noise. That of every other picture, by chance, is
     smoothed by a Gaussian of 0.3 to 1.2 pixels, as scaling and the camera's own denoising leave
-    it: coarser and weaker. It is added to the clean picture, which thus keeps the sharpness
-    that bilinear demosaicking would take, and the sum is clipped and rounded to 8 bits.
+    it: coarser and weaker. Its colour differences (what it has besides luma) are up to twice as
+    strong, as the camera's colour matrix makes them, and, in every other picture, smoothed again
+    by up to 3 pixels, because cameras clean them harder. It is added to the clean picture, which
+    thus keeps the sharpness that bilinear demosaicking would take, and the sum is clipped and
+    rounded to 8 bits.
 
     Args:
         clean: sRGB ``(B, 3, H, W)`` in [0, 1].
@@ -39,10 +42,18 @@ def draw_real_noise(
         raise ValueError(
             f"coded has shape {tuple(coded.shape)}, must be that of clean, {tuple(clean.shape)}"
         )
+    # Imported here: kornia takes its time, and who measures noise has no need of it.
+    from kornia.color import rgb_to_grayscale
+
     n = clean.shape[0]
     camera = draw_camera(n, generator)
     noise = through_camera(clean, camera, generator) - through_camera(clean, camera)
     noise = filtered(noise, blur_response(noise, _draw_widths(n, generator)))
+    luma = rgb_to_grayscale(noise)
+    strength = 1 + torch.rand((n, 1, 1, 1), generator=generator, device=clean.device)
+    colors = strength * (noise - luma)
+    widths = _draw_widths(n, generator, 0.0, 3.0)
+    noise = luma + filtered(colors, blur_response(colors, widths))
     noisy = quantize((clean if coded is None else coded) + noise)
     sigma = (noisy - clean).square().mean((1, 2, 3)).sqrt()
     return {"noisy": noisy, "clean": clean, "sigma": sigma}
@@ -81,6 +92,6 @@ def draw_sigma(n: int, generator: Generator) -> Tensor:
     return torch.where(coin < 1 / 2, 80 * wide**2, 5 + 50 * middle) / 255
 
 
-def _draw_widths(n: int, generator: Generator) -> Tensor:
+def _draw_widths(n: int, generator: Generator, least: float = 0.3, most: float = 1.2) -> Tensor:
     smooth, width = torch.rand((2, n), generator=generator, device=generator.device)
-    return torch.where(smooth < 0.5, 0.3 + 0.9 * width, 0.0)
+    return torch.where(smooth < 0.5, least + (most - least) * width, 0.0)

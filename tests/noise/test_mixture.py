@@ -1,5 +1,6 @@
 import pytest
 import torch
+from kornia.color import rgb_to_grayscale
 from skimage import data as photographs
 
 from nlden.noise import (
@@ -57,6 +58,25 @@ def test_about_half_of_the_pictures_have_coarse_noise():
     # Two pixels apart demosaicked noise is little correlated; a blur of a pixel makes it so.
     coarse = (alike > 0.35).double().mean().item()
     assert 0.2 < coarse < 0.5
+
+
+def test_color_differences_are_stronger_and_in_every_other_picture_coarser_than_luma():
+    x = torch.full((200, 3, 64, 64), 0.5)
+    noise = draw_real_noise(x, generator())["noisy"] - x
+    noise = noise - noise.mean((2, 3), keepdim=True)
+    luma = rgb_to_grayscale(noise)
+    colors = noise - luma
+    strong = luma.std((1, 2, 3)) > 1 / 255  # not rounded away
+
+    def alike(n):
+        return (n[..., 3:] * n[..., :-3]).mean((1, 2, 3)) / n.square().mean((1, 2, 3))
+
+    coarser = (alike(colors) > alike(luma) + 0.2)[strong].double().mean().item()
+    assert 0.3 < coarser < 0.5  # some of the widths are below a pixel
+    sharp = strong & (alike(colors) < 0.1)
+    # Bilinear demosaicking leaves red and blue so much, and the colour matrix up to twice that.
+    ratio = (colors.std((1, 2, 3)) / luma.std((1, 2, 3)))[sharp]
+    assert ratio.quantile(0.9) > 1.5 * ratio.quantile(0.1)
 
 
 def test_what_a_codec_did_is_part_of_the_noise(clean):
