@@ -20,6 +20,8 @@ _CALM = 0.25  # the share of the blocks that is taken for calm
 # What that quantile of the blocks' spread is, relative to the truth, when all is white noise.
 _CALM_FACTOR = 0.969
 _BLACK, _WHITE = 16.5 / 255, 234.5 / 255  # of limited range; full range goes beyond
+# White noise of this spread leaves a two-hundredth of the cells within a code of each other.
+_STRONG, _FLAT, _CODE = 6 / 255, 0.25, 1.5 / 255
 
 
 @dataclass(frozen=True)
@@ -86,17 +88,22 @@ def estimate_levels(pictures: Sequence[tuple[Tensor, ...]], white: float = 1.0) 
 
 
 def _block_spreads(plane: Tensor, white: float) -> Tensor:
-    """Return the standard deviation of the diagonal detail in each block, ``(N,)``."""
+    """Return the standard deviation of the diagonal detail in each block, ``(N,)``.
+
+    That of letters and lines on flat ground counts as none.
+    """
     height, width = (s // 2 * 2 for s in plane.shape)
     if min(height, width) < 4:
         return torch.zeros(0, device=plane.device)
     x = plane[:height, :width].float() / white
     detail = (x[::2, ::2] - x[1::2, ::2] - x[::2, 1::2] + x[1::2, 1::2]) / 2  # Haar, orthonormal
     block = min(_BLOCK, *detail.shape)
-    squares = F.avg_pool2d(detail.square()[None], block)
+    spreads = F.avg_pool2d(detail.square()[None], block).sqrt()
     # Noise is not seen in bars, titles and clipped areas: blocks that touch one do not count.
     cells = torch.stack([x[::2, ::2], x[1::2, ::2], x[::2, 1::2], x[1::2, 1::2]])
     low, high = cells.amin(0), cells.amax(0)
     extreme = (low <= _BLACK) | (low >= _WHITE) | ((low - NEUTRAL).abs() < 1 / 512)
     hidden = F.avg_pool2d(((low == high) & extreme).float()[None], block)
-    return squares.sqrt()[hidden < 0.05]
+    flat = F.avg_pool2d((high - low < _CODE).float()[None], block)
+    spreads[(spreads > _STRONG) & (flat > _FLAT)] = 0
+    return spreads[hidden < 0.05]

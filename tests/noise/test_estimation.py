@@ -1,11 +1,14 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFont
 from skimage import data as photographs
 from torch.nn import functional as F
 
 from nlden.media.color import YCbCr, halve
+from nlden.noise.compression import compress_video
 from nlden.noise.estimation import Levels, estimate_chroma, estimate_levels, estimate_sigma
 from nlden.noise.synthesis import quantize, white_gaussian
 
@@ -90,6 +93,31 @@ def test_bars_are_ignored(bar, rows, sideways):
     if sideways:
         noisy, boxed = noisy.mT, boxed.mT
     assert estimate_sigma(list(boxed)) == pytest.approx(estimate_sigma(list(noisy)), rel=0.05)
+
+
+def page(size):
+    """Letters on a dark ground, from edge to edge: no block is without them."""
+    image = Image.new("L", (400, 304), 40)
+    letters = "the quick brown fox jumps over the lazy dog " * 4
+    for y in range(2, 304, size * 4 // 3):
+        ImageDraw.Draw(image).text((2 - y, y), letters, 200, font=ImageFont.load_default(size))
+    return torch.from_numpy(np.array(image))[None].float() / 255
+
+
+@pytest.mark.parametrize("size", [10, 14, 24])
+def test_letters_are_no_noise(size):
+    assert estimate_sigma(list(page(size))) == 0
+
+
+@pytest.mark.parametrize("sigma", [3, 10, 25])
+def test_noise_on_letters_is_seen(sigma):
+    noisy = quantize(white_gaussian(page(14), torch.tensor(sigma / 255), generator()))
+    assert 255 * estimate_sigma(list(noisy)) > sigma
+
+
+def test_filmed_letters_are_no_noise():
+    frames = compress_video(page(14).expand(6, 3, -1, -1), crf=23)
+    assert estimate_sigma(list(frames[:, 1])) == 0
 
 
 def test_chroma_without_colour_or_noise_is_zero():
