@@ -125,8 +125,12 @@ def _still(path: Path) -> FileFacts:
     picture = Picture(width, height, color, still.bits, alpha=still.alpha is not None)
     stream = StreamFacts(0, "video", kind.lower(), None, None, [], picture, None, "denoised")
     kept = {
-        k: f"{len(v)} bytes" if isinstance(v, bytes) else str(v) for k, v in still.metadata.items()
+        k: f"{len(v)} bytes" if isinstance(v, bytes) else str(v)
+        for k, v in still.metadata.items()
+        if k != "pnginfo"
     }
+    if "pnginfo" in still.metadata:
+        kept["chunks"] = ", ".join(c[0].decode() for c in still.metadata["pnginfo"].chunks)
     levels = estimate_levels([(still.pixels,)], white)
     size = path.stat().st_size
     return FileFacts(str(path), kind, size, None, [stream], [], kept, _scaled(levels))

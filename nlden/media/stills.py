@@ -1,32 +1,34 @@
 """Still pictures: PNG, JPEG, WebP and TIFF, 8 and 16 bits, with their metadata.
 
-Pillow reads and writes 8 bits; FFmpeg, through PyAV, the 16 bits of PNG and TIFF colour pictures
-that Pillow would cut down to 8.
+Pillow reads and writes 8 bits; FFmpeg, through PyAV, the 16 bits of PNG, and tifffile those of TIFF
+colour pictures, which Pillow would cut down to 8.
 """
 
+import io
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
+from PIL.ExifTags import IFD
 from torch import Tensor
 
-from nlden.media.frames import plane_codes
-from nlden.media.probe import MediaError, open_video, reading
+from nlden.media.deep import decode_deep, encode_deep_png
+from nlden.media.png import read_chunks, with_metadata
+from nlden.media.probe import MediaError, reading
 from nlden.media.sequences import is_sequence
 from nlden.media.target import Target
+from nlden.media.tiff import TEXTS, read_deep_tiff, write_deep_tiff
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 _GRAY = ("1", "L", "LA")
-_DEEP = {".png": ("png", "be"), ".tif": ("tiff", "le"), ".tiff": ("tiff", "le")}
+_TIFF = (".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Still:
         pixels: ``(1, H, W)`` grey or ``(3, H, W)`` RGB codes; uint8, or int32 for 16 bits.
         bits: 8 or 16.
         alpha: ``(1, H, W)`` opacity, if there is one.
-        metadata: EXIF, ICC profile and resolution as Pillow saves them.
+        metadata: EXIF and XMP data, ICC profile, resolution and, of PNG, other colour and texts, as
+            Pillow saves them.
     """
 
     pixels: Tensor
@@ -54,7 +57,7 @@ def is_still(path: Path) -> bool:
 def is_gray(path: Path) -> bool:
     """Tell by its header whether a still picture is read as grey; False where it has no header."""
     with suppress(MediaError), _decoding(path), Image.open(path) as image:
-        return image.mode in _GRAY or (image.mode.startswith("I") and _is_deep(path))
+        return image.mode in _GRAY or image.mode.startswith("I;16")
     return False
 
 
@@ -62,26 +65,41 @@ def read_still(path: Path) -> Still:
     """Read a still picture.
 
     Raises:
-        MediaError: if the file cannot be read.
+        MediaError: if the file cannot be read, or holds several pictures, or samples that are
+            neither of 8 nor of 16 bits.
     """
     if path.is_file() and path.stat().st_size == 0:
         raise MediaError(f"{path}: the file is empty (0 bytes); copy it again from its source")
-    if deep := _is_deep(path):
-        pixels, metadata = _read_deep(path), {}
-        # Pillow knows not every deep file.
-        with suppress(MediaError), _decoding(path), Image.open(path) as image:
+    tiff = path.suffix.lower() in _TIFF
+    with _decoding(path):
+        if tiff and (deep := read_deep_tiff(path)) is not None:
+            pixels, metadata = deep
+            return _still(pixels.astype(np.int32), 16, metadata)
+        with Image.open(path) as image:
+            # A second picture in a JPEG is a small or a brighter copy of the first.
+            pages = getattr(image, "n_frames", 1) if image.format != "MPO" and not tiff else 1
+            if pages > 1:
+                raise MediaError(
+                    f"{path}: holds {pages} pictures; store each as a file, or all as a video"
+                )
             metadata = _metadata(image)
-    else:
-        with _decoding(path), Image.open(path) as image:
-            metadata = _metadata(image)
-            colored = image.mode not in _GRAY
-            transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
-            mode = "RGBA" if colored else "LA"
-            pixels = np.asarray(image.convert(mode if transparent else mode[:-1]))
+            depth, kept = read_chunks(path)
+            if kept.chunks:
+                metadata["pnginfo"] = kept
+            if depth == 16:
+                return _still(decode_deep(path), 16, metadata)
+            colors = _rgb_or_gray(image, metadata)
+            transparent = colors.mode in ("LA", "PA", "RGBA") or "transparency" in colors.info
+            mode = "LA" if colors.mode in _GRAY else "RGBA"
+            pixels = np.asarray(colors.convert(mode if transparent else mode[:-1]))
+            return _still(pixels, 8, metadata)
+
+
+def _still(pixels: np.ndarray[Any, Any], bits: int, metadata: dict[str, Any]) -> Still:
     planes = torch.from_numpy(pixels.copy()).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
     count = 3 if len(planes) > 2 else 1
     alpha = planes[count:] if len(planes) > count else None
-    return Still(planes[:count].contiguous(), 16 if deep else 8, alpha, metadata)
+    return Still(planes[:count].contiguous(), bits, alpha, metadata)
 
 
 @contextmanager
@@ -95,30 +113,31 @@ def _decoding(path: Path) -> Iterator[None]:
 
 
 def _metadata(image: Image.Image) -> dict[str, Any]:
-    return {k: v for k, v in image.info.items() if k in ("exif", "icc_profile", "dpi")}
+    metadata = {k: v for k, v in image.info.items() if k in ("exif", "icc_profile", "dpi", "xmp")}
+    if image.format == "TIFF":
+        # All tags of the file are its EXIF data; Pillow has turned the pixels already.
+        tags, exif = image.getexif(), Image.Exif()
+        exif.update({k: tags[k] for k in TEXTS if k in tags})
+        exif.update({k: ifd for k in (IFD.Exif, IFD.GPSInfo) if (ifd := tags.get_ifd(k))})
+        if len(exif):
+            metadata["exif"] = exif.tobytes()
+    return metadata
 
 
-def _is_deep(path: Path) -> bool:
-    if path.suffix.lower() not in _DEEP:
-        return False
+def _rgb_or_gray(image: Image.Image, metadata: dict[str, Any]) -> Image.Image:
+    """Bring other colours than RGB to sRGB by their profile, which is no longer theirs then."""
+    if image.mode not in ("CMYK", "LAB"):
+        return image
+    profile = metadata.pop("icc_profile", None)
+    if image.mode == "CMYK" and not profile:
+        return image.convert("RGB")
+    given = io.BytesIO(profile) if profile else ImageCms.createProfile("LAB")
+    srgb = ImageCms.createProfile("sRGB")
     try:
-        container, stream = open_video(path)
-    except MediaError:  # FFmpeg knows not every picture that Pillow does
-        return False
-    with container:
-        pixel_format = stream.codec_context.format
-        return pixel_format is not None and max(c.bits for c in pixel_format.components) > 8
-
-
-def _read_deep(path: Path) -> np.ndarray[Any, np.dtype[np.int32]]:
-    container, stream = open_video(path)
-    with container, reading(path):
-        frame = next(container.decode(stream))
-        channels = len(frame.format.components)
-        name = {1: "gray16le", 2: "ya16le", 3: "rgb48le", 4: "rgba64le"}[channels]
-        frame = frame.reformat(format=name)
-        codes = plane_codes(frame.planes[0], 16, frame.width * channels)
-        return codes.reshape(frame.height, frame.width, channels).astype(np.int32)
+        # Without inPlace there is a result.
+        return ImageCms.profileToProfile(image, given, srgb, outputMode="RGB") or image
+    except ImageCms.PyCMSError:  # a profile of another kind
+        return image.convert("RGB")
 
 
 def write_still(path: Path, still: Still, quality: int = 95) -> None:
@@ -141,8 +160,12 @@ def write_still(path: Path, still: Still, quality: int = 95) -> None:
     pixels = torch.cat(planes).permute(1, 2, 0)
     target = Target(path)
     try:
-        if still.bits == 16 and suffix in _DEEP:
-            _write_deep(target.temporary, pixels.numpy().astype(np.uint16), *_DEEP[suffix])
+        if still.bits == 16 and suffix in _TIFF:
+            codes = pixels.numpy().astype(np.uint16)
+            write_deep_tiff(target.temporary, codes, still.metadata)
+        elif still.bits == 16 and suffix == ".png":
+            png = encode_deep_png(pixels.numpy().astype(np.uint16))
+            target.temporary.write_bytes(with_metadata(png, still.metadata))
         else:
             if still.bits == 16:
                 pixels = (pixels.float() / 257).round()
@@ -158,19 +181,3 @@ def write_still(path: Path, still: Still, quality: int = 95) -> None:
     except (OSError, ValueError) as error:
         target.discard()
         raise MediaError(f"{path}: cannot be written ({error})") from error
-
-
-def _write_deep(path: Path, pixels: np.ndarray[Any, Any], codec: str, order: str) -> None:
-    height, width, channels = pixels.shape
-    name = {1: "gray16", 2: "ya16", 3: "rgb48", 4: "rgba64"}[channels] + order
-    frame = av.VideoFrame(width, height, name)
-    rows = pixels.reshape(height, -1)
-    if order == "be":
-        rows = rows.byteswap()
-    plane_codes(frame.planes[0], 16, width * channels)[:] = rows
-    encoder = av.CodecContext.create(codec, "w")
-    assert isinstance(encoder, av.VideoCodecContext)
-    encoder.width, encoder.height, encoder.pix_fmt = width, height, name
-    encoder.time_base = Fraction(1, 25)
-    packets = [*encoder.encode(frame), *encoder.encode(None)]
-    path.write_bytes(b"".join(bytes(packet) for packet in packets))

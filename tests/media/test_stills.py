@@ -1,12 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from nlden.media.probe import MediaError
-from nlden.media.stills import Still, is_still, read_still, write_still
+from nlden.media.stills import Still, is_gray, is_still, read_still, write_still
 
 
 def random_still(bits, channels, alpha, size=(21, 33), seed=0):
@@ -61,6 +65,109 @@ def test_metadata_is_kept(tmp_path):
     with Image.open(tmp_path / "out.jpg") as image:
         assert image.getexif()[0x010F] == "a camera"
         assert image.info["icc_profile"] == b"profile"
+
+
+def codes(channels=3, size=(20, 30)):
+    shape = (*size, channels) if channels > 1 else size
+    return np.random.default_rng(0).integers(0, 2**16, shape).astype(np.uint16)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tile": (16, 16)},
+        {"bigtiff": True},
+        {"compression": "lzma"},
+        {"byteorder": ">"},
+        {"description": "hi", "metadata": None},
+        {"compression": "zlib", "predictor": True, "rowsperstrip": 5},
+    ],
+    ids=lambda o: "-".join(o),
+)
+def test_deep_tiffs_of_all_layouts_are_read(tmp_path, channels, options):
+    x = codes(channels)
+    photometric = "rgb" if channels == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / "x.tif", x, photometric=photometric, **options)
+    still = read_still(tmp_path / "x.tif")
+    assert still.bits == 16
+    assert is_gray(tmp_path / "x.tif") == (channels == 1)
+    assert np.array_equal(still.pixels.movedim(0, -1).squeeze(-1).numpy(), x)
+
+
+def test_a_compression_that_tifffile_lacks_is_left_to_another_library(tmp_path):
+    # Pillow writes 16-bit grey with LZW, as scanners do.
+    x = codes(1)
+    Image.fromarray(x).save(tmp_path / "x.tif", compression="tiff_lzw")
+    assert np.array_equal(read_still(tmp_path / "x.tif").pixels[0].numpy(), x)
+
+
+def test_planes_of_a_deep_tiff_may_lie_apart(tmp_path):
+    x = codes()
+    planes = np.moveaxis(x, -1, 0)
+    tifffile.imwrite(tmp_path / "x.tif", planes, photometric="rgb", planarconfig="separate")
+    assert np.array_equal(read_still(tmp_path / "x.tif").pixels.numpy(), planes)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int16", "int32", "uint32"])
+def test_other_samples_are_told(tmp_path, dtype):
+    tifffile.imwrite(tmp_path / "x.tif", codes(1).astype(dtype), photometric="minisblack")
+    with pytest.raises(MediaError, match=f"{dtype} samples"):
+        read_still(tmp_path / "x.tif")
+
+
+@pytest.mark.parametrize("name", ["x.tif", "x.png", "x.webp"])
+def test_several_pictures_are_told(tmp_path, name):
+    first, *others = (Image.new("RGB", (9, 9), (60 * i, 0, 0)) for i in range(3))
+    first.save(tmp_path / name, save_all=True, append_images=others)
+    with pytest.raises(MediaError, match="holds 3 p"):
+        read_still(tmp_path / name)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_profile_resolution_orientation_and_texts_are_kept(tmp_path, suffix, bits):
+    exif = Image.Exif()
+    exif.update({0x010F: "a camera", 0x0112: 6})
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    metadata = {"exif": exif.tobytes(), "icc_profile": icc, "dpi": (300.0, 300.0)}
+    write_still(
+        tmp_path / f"x{suffix}", replace(random_still(bits, 3, alpha=False), metadata=metadata)
+    )
+    back = read_still(tmp_path / f"x{suffix}")
+    assert back.metadata["icc_profile"] == icc
+    assert back.metadata["dpi"] == pytest.approx((300, 300), rel=1e-4)
+    read = Image.Exif()
+    read.load(back.metadata["exif"])
+    assert read[0x010F] == "a camera"
+    # Pillow turns the pixels of a TIFF of 8 bits as it reads them.
+    turned = (suffix, bits) == (".tif", 8)
+    assert read.get(0x0112) == (None if turned else 6)
+    assert back.pixels.shape[1:] == ((33, 21) if turned else (21, 33))
+    with Image.open(tmp_path / f"x{suffix}") as image:  # another reader sees them, too
+        assert image.info["icc_profile"] == icc
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_colour_and_texts_of_a_png_are_kept(tmp_path, bits):
+    texts = PngInfo()
+    texts.add_text("Title", "a rose")
+    texts.add(b"gAMA", (100000).to_bytes(4, "big"))
+    still = replace(random_still(bits, 3, alpha=False), metadata={"pnginfo": texts})
+    write_still(tmp_path / "in.png", still)
+    write_still(tmp_path / "out.png", read_still(tmp_path / "in.png"))
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.info["Title"] == "a rose"
+        assert image.info["gamma"] == 1
+
+
+def test_the_profile_of_other_colours_is_not_that_of_rgb(tmp_path):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    ink = srgb[:16] + b"CMYK" + srgb[20:]
+    Image.new("CMYK", (8, 8), (200, 0, 0, 0)).save(tmp_path / "x.jpg", icc_profile=ink)
+    still = read_still(tmp_path / "x.jpg")
+    assert "icc_profile" not in still.metadata
+    assert still.pixels[:, 0, 0].tolist() == pytest.approx([55, 255, 255], abs=4)
 
 
 @pytest.mark.parametrize("content", [b"", b"this is text", b"\x89PNG\r\n\x1a\n" + b"x" * 50])
