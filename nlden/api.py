@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nlden.inference.engines import choose_device, to_device
+from nlden.inference.engines import DTYPES, choose_device, to_device
 from nlden.inference.packing import Packing
 from nlden.inference.planes import ChangeStream, PlaneDenoiser
 from nlden.jobs.denoise import STILLS, open_denoiser
@@ -53,7 +53,7 @@ def denoise(
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
 
     Returns:
-        The same kind, shape and type as ``x``.
+        The same kind, shape and type as ``x``; of a PIL picture with a palette RGB or RGBA.
 
     Raises:
         TypeError: for another kind or type of values.
@@ -61,11 +61,11 @@ def denoise(
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength={strength} must lie between 0 and 1")
+    if precision not in (known := ("auto", *DTYPES)):
+        raise ValueError(f"precision={precision!r} must be one of {', '.join(known)}")
     network = (os.fspath(model), device, precision)
     if isinstance(x, Image.Image):
-        mode = x.mode if x.mode in ("L", "LA", "RGB", "RGBA") else "RGB"
-        clean = _array(np.asarray(x.convert(mode)), sigma, strength, network)
-        return Image.fromarray(clean, mode).convert(x.mode)
+        return _picture(x, sigma, strength, network)
     if isinstance(x, np.ndarray):
         return _array(x, sigma, strength, network)
     if isinstance(x, Tensor):
@@ -76,6 +76,18 @@ def denoise(
 @lru_cache(maxsize=2)
 def _denoiser(model: str, device: str, precision: str) -> PlaneDenoiser:
     return open_denoiser(model, choose_device(device), precision, None)
+
+
+def _picture(x: Image.Image, sigma: float | str, strength: float, network: Network) -> Image.Image:
+    if x.mode.startswith("I;16"):
+        return Image.fromarray(_array(np.asarray(x).astype(np.uint16), sigma, strength, network))
+    if x.mode in ("I", "F"):
+        raise TypeError(f"cannot denoise a picture of mode {x.mode}; give its values as an array")
+    mode = x.mode if x.mode in ("L", "LA", "RGB", "RGBA") else "RGB"
+    if x.mode == "P" and "transparency" in x.info:
+        mode = "RGBA"
+    clean = Image.fromarray(_array(np.asarray(x.convert(mode)), sigma, strength, network), mode)
+    return clean if x.mode == "P" else clean.convert(x.mode)
 
 
 def _array(
@@ -109,7 +121,7 @@ def _tensor(x: Tensor, sigma: float | str, strength: float, network: Network) ->
         raise ValueError(f"{strange} of the values are NaN or infinite; replace them before")
     white = _WHITE.get(x.dtype, 1)
     shape = (1,) * (4 - x.ndim) + tuple(x.shape)
-    frames = (x.float() / white).reshape(shape)
+    frames = (x.detach().float() / white).reshape(shape)
     color = 3 if shape[1] >= 3 else 1
     kind = "rgb" if color == 3 else "gray"
     model, *where = network

@@ -83,6 +83,8 @@ def test_alpha_and_the_input_are_left_alone():
         (NOISY, {"model": "nonsense"}, ValueError, "nonsense"),
         (NOISY, {"device": "abacus"}, ValueError, "abacus"),
         (NOISY, {"model": "image-gray"}, ValueError, "4:2:0 and grey pictures, not rgb"),
+        (NOISY, {"precision": "fp8"}, ValueError, "fp8"),
+        (Image.new("F", (8, 8)), {}, TypeError, "mode F"),
         (NOISY.astype(np.int64), {}, TypeError, "int64"),
         (NOISY[0, 0], {}, ValueError, "shape"),
         (np.zeros((2, 2, 2, 2, 3), np.uint8), {}, ValueError, "shape"),
@@ -97,6 +99,28 @@ def test_alpha_and_the_input_are_left_alone():
 def test_wrong_input_is_told(x, arguments, error, word):
     with pytest.raises(error, match=word):
         nlden.denoise(x, **arguments)
+
+
+def test_pictures_of_sixteen_bits_keep_them():
+    codes = NOISY[..., 0].astype(np.uint16) * 257
+    clean = nlden.denoise(Image.fromarray(codes), 25 * 257)
+    assert clean.mode == "I;16"
+    assert np.array_equal(np.asarray(clean), nlden.denoise(codes, 25 * 257))
+
+
+def test_pictures_with_a_palette_become_rgb():
+    palette = Image.fromarray(NOISY).convert("P", palette=Image.Palette.ADAPTIVE)
+    assert nlden.denoise(palette, 25).mode == "RGB"
+    palette.info["transparency"] = 3
+    clean = nlden.denoise(palette, 25)
+    alpha = np.asarray(palette.convert("RGBA"))[..., 3]
+    assert np.array_equal(np.asarray(clean)[..., 3], alpha)
+
+
+def test_tensors_with_gradients_are_taken():
+    x = torch.from_numpy(NOISY / 255).movedim(-1, 0)
+    clean = nlden.denoise(x.clone().requires_grad_(), 25 / 255)
+    assert torch.equal(clean, nlden.denoise(x, 25 / 255))
 
 
 @pytest.mark.parametrize("frames", [1, 2, 4])

@@ -154,7 +154,7 @@ class SqueezeExcitation(nn.Module):
         """
         step = x.shape[2]
         if not (self.training or torch.is_grad_enabled() or tracing()):
-            step = max(1, step * _PIECE // x.numel())
+            step = max(1, step * _PIECE // max(1, x.numel()))
         pieces = x.split(step, dim=2)
         narrow = [self._linear(self.fc1, at_least_float32(piece)) for piece in pieces]
         gates = box_mean(_joined(narrow), window).split(step, dim=2)

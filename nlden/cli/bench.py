@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nlden.cli.errors import UsageError, check_precision
+from nlden.cli.errors import UsageError, check_precision, check_target
 
 app = typer.Typer(help="Measure speed and quality on this machine.", no_args_is_help=True)
 
@@ -27,7 +27,9 @@ def denoise(
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     seed: Annotated[int, typer.Option(help="Source of the noise.")] = 0,
-    csv: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write the rows here.", callback=check_target)
+    ] = None,
 ) -> None:
     """Compare with filters of FFmpeg's on one noisy 960x540 8-bit 4:2:0 file."""
     if not 0 < sigma <= 255:
@@ -96,8 +98,12 @@ def attention(
             "features, such as 8x270x480."
         ),
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG) here.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write the rows here.", callback=check_target)
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a picture (PNG) here.", callback=check_target)
+    ] = None,
 ) -> None:
     """Time and memory of the attention blocks, beside the forms that hold the N x N map."""
     try:
@@ -111,9 +117,8 @@ def attention(
         raise UsageError(f"--clip {clip}: give frames, height and width, such as 8x270x480")
     if clip is not None and plot is not None:
         raise UsageError("--plot draws what grows with N: leave --clip out")
-    for path in (csv, plot):
-        if path is not None and not path.parent.is_dir():
-            raise UsageError(f"{path}: there is no folder {path.parent}")
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise UsageError(f"--plot {plot}: name a .png file")
 
     import torch
     from rich.console import Console
@@ -159,7 +164,9 @@ def data(
     batch_size: Annotated[int, typer.Option(min=1, help="Crops of a batch.")] = 16,
     batches: Annotated[int, typer.Option(min=1, help="Batches that are timed.")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    csv: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write the rows here.", callback=check_target)
+    ] = None,
 ) -> None:
     """Batches per second of the data pipeline, beside the training steps that it feeds."""
     from rich.console import Console
@@ -198,7 +205,9 @@ def network(
     precision: Annotated[
         str, typer.Option(help="fp32, bf16, fp16, or auto (the faster of the first two here).")
     ] = "auto",
-    csv: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write the rows here.", callback=check_target)
+    ] = None,
 ) -> None:
     """Speed of a denoiser against that of plain convolutions, and the cost of large pictures."""
     try:
@@ -257,7 +266,9 @@ def network(
 def media(
     frames: Annotated[int, typer.Option(min=1, help="Length of the clip.")] = 100,
     repetitions: Annotated[int, typer.Option(min=1, help="Of each; the medians count.")] = 3,
-    csv: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write the rows here.", callback=check_target)
+    ] = None,
 ) -> None:
     """Reading and writing 1280x720 files without a network, beside a plain transcode by PyAV."""
     import torch

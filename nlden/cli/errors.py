@@ -1,6 +1,7 @@
 """Errors of usage."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
@@ -23,6 +24,15 @@ def check_choice(option: str, value: str, allowed: Sequence[str]) -> None:
 def check_precision(value: str) -> None:
     """Refuse what no ``--precision`` can be."""
     check_choice("--precision", value, ("auto", "fp32", "bf16", "fp16"))
+
+
+def check_target(path: Path | None) -> Path | None:
+    """Refuse, before anything is computed, a file that could not be written."""
+    if path is not None and path.is_dir():
+        raise UsageError(f"{path}: is a folder; name a file in it")
+    if path is not None and not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}")
+    return path
 
 
 def parse_sigmas(value: str) -> list[float]:

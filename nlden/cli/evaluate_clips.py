@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nlden.cli.errors import UsageError, check_precision, parse_sigmas
+from nlden.cli.errors import UsageError, check_precision, check_target, parse_sigmas
 
 
 def command(
@@ -71,7 +71,8 @@ def command(
         int | None, typer.Option(min=2, help="Take the first frames of each clip only.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="CSV file for the figures.")
+        Path | None,
+        typer.Option("-o", "--output", help="CSV file for the figures.", callback=check_target),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",

@@ -4,6 +4,7 @@ import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from lightning import LightningDataModule, Trainer
@@ -14,6 +15,7 @@ import nlden.models
 from nlden.cli.errors import UsageError
 from nlden.evaluation.report import plot_curves
 from nlden.inference.engines import choose_device, choose_precision, keep_freed_memory
+from nlden.media.probe import MediaError
 from nlden.models.pretrained import Description, save
 from nlden.tasks.base import Task
 
@@ -97,5 +99,15 @@ def main(arguments: Sequence[str]) -> None:
             },
             args=list(arguments),
         )
-    except (ArgumentError, MisconfigurationException, OSError, ValueError) as error:
+    except UnpicklingError as error:
+        raise UsageError(
+            "train: --ckpt_path: no checkpoint of a training; weights go by --model.init_args.weights"
+        ) from error
+    except (
+        ArgumentError,
+        MediaError,
+        MisconfigurationException,
+        OSError,
+        ValueError,
+    ) as error:
         raise UsageError(f"train: {_one_line(error)}") from error

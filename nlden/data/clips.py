@@ -141,6 +141,11 @@ class ClipDataModule(LightningDataModule):
         super().__init__()
         if not pairs:
             raise ValueError("pairs must name at least one function")
+        if min(frames, crop, batch_size, batches_per_epoch, reduce) < 1:
+            raise ValueError(
+                f"frames={frames}, crop={crop}, batch_size={batch_size}, "
+                f"batches_per_epoch={batches_per_epoch} and reduce={reduce} must be positive"
+            )
         if not 0 <= synthetic <= 1:
             raise ValueError(f"synthetic={synthetic} must lie in [0, 1]")
         if drawings < 0:

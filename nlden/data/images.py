@@ -96,6 +96,11 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"drawings={drawings} must not be negative, and 0 for pairs of shots")
         if not pairs:
             raise ValueError("pairs must name at least one function")
+        if min(crop, batch_size, batches_per_epoch) < 1:
+            raise ValueError(
+                f"crop={crop}, batch_size={batch_size} and "
+                f"batches_per_epoch={batches_per_epoch} must be positive"
+            )
         if workers and hold == "device":
             raise ValueError(f"workers={workers}: hold='device' crops on the device, without any")
         self.folders = [Path(f) for f in folders]

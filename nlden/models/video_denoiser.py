@@ -141,7 +141,7 @@ class VideoDenoiser(nn.Module):
 
     def stages(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
         """Return the clip as the first network leaves it, frame by frame, and the clean clip."""
-        if x.ndim != 5 or x.shape[1] not in (3, *PACKED.values()) or not x.shape[2]:
+        if x.ndim != 5 or x.shape[1] not in (3, *PACKED.values()) or not x.numel():
             raise ValueError(
                 "expected (B, 3, T, H, W) RGB or packed (B, 12 or 6, T, h, w), "
                 f"got {tuple(x.shape)}"

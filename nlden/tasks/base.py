@@ -1,17 +1,23 @@
 """What all tasks share: the optimiser and a learning rate that follows steps or the clock."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from nlden.tasks.muon import Muon
+
+
+def _shape(weights: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(weights[name].shape) if name in weights else None
 
 
 class Task(LightningModule):
@@ -50,6 +56,19 @@ class Task(LightningModule):
         if trainer.world_size > 1:  # the clocks differ, the learning rates must not
             done = trainer.strategy.broadcast(done)
         return min(done, 1.0)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another network.
+
+        Raises:
+            ValueError: if its weights are not those of this one.
+        """
+        own, given = self.state_dict(), checkpoint["state_dict"]
+        strange = [k for k in own.keys() | given.keys() if _shape(own, k) != _shape(given, k)]
+        if strange:
+            raise ValueError(
+                f"the checkpoint is of another network, which differs in {min(strange)}"
+            )
 
     def _factor(self, _: int) -> float:
         done = self.progress()

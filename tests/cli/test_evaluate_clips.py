@@ -88,6 +88,8 @@ def test_a_peer_that_is_not_installed_is_one_line(run, folder, monkeypatch):
         (["--peers", "magic"], "magic: no such peer"),
         (["--best-strength"], "--best-strength is of peers"),
         (["--precision", "auto"], "--precision auto"),
+        (["-o", "nowhere/x.csv"], "there is no folder nowhere"),
+        (["-o", "."], ".: is a folder"),
     ],
 )
 def test_wrong_usage_is_one_line(run, folder, arguments, said):

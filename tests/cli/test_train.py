@@ -64,6 +64,8 @@ def steps_of(log):
         (["--model.init_args.weights", "nix"], "nix: no weights of this name or file"),
         (["--trainer.accelerator", "gpu", "--trainer.devices", "99"], "gpu"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--data.init_args.crop", "0"], "crop=0"),
+        (["--ckpt_path", "photographs/00.png"], "no checkpoint of a training"),
     ],
 )
 def test_errors_are_one_line(options, more, message):
@@ -71,6 +73,23 @@ def test_errors_are_one_line(options, more, message):
         train("fit", options, *more)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_damaged_picture_is_one_line(options):
+    damaged = Path("photographs/01.png")
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    with pytest.raises(UsageError, match=r"01\.png"):
+        train("fit", options)
+
+
+def test_the_checkpoint_of_another_network_is_one_line(options):
+    train("fit", options)
+    (checkpoint,) = Path("runs").rglob("last.ckpt")
+    more = ["--trainer.max_steps", "4", "--ckpt_path", str(checkpoint)]
+    with pytest.raises(UsageError, match="of another network"):
+        train(
+            "fit", {**options, "--model.init_args.net": "nlden.models.image_denoiser_tiny"}, *more
+        )
 
 
 def test_the_command_shows_one_line_and_no_traceback(tmp_path):

@@ -168,7 +168,7 @@ def test_every_weight_learns_and_the_stages_learn_apart(small_video_denoiser):
         assert learning == expected
 
 
-@pytest.mark.parametrize("shape", [(3, 4, 8, 8), (1, 4, 2, 8, 8), (1, 3, 0, 8, 8)])
+@pytest.mark.parametrize("shape", [(3, 4, 8, 8), (1, 4, 2, 8, 8), (1, 3, 0, 8, 8), (0, 3, 2, 8, 8)])
 def test_other_shapes_are_refused(shape, small_video_denoiser):
     with pytest.raises(ValueError, match="expected"):
         small_video_denoiser()(torch.zeros(shape), 0.1)
