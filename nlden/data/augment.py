@@ -173,7 +173,7 @@ def noisy_real_clips(clean: Tensor, generator: Generator) -> Mapping[str, Tensor
 
     Half of the batches are filmed by cameras (:func:`nlden.noise.draw_real_noise`), the others
     have noise of tape, of film scans or of an effect (:func:`nlden.noise.draw_developed_noise`);
-    half are compressed as H.264 or H.265 with rate factors 18 to 32.
+    three in four are compressed as H.264 or H.265 with rate factors 18 to 32.
 
     Args:
         clean: the square frames of each clip below each other, ``(B, 3, T * N, N)``.
@@ -206,7 +206,7 @@ def _noisy_clips(clean: Tensor, generator: Generator) -> Tensor:
         noisy = draw_real_noise(clean, generator)["noisy"]
     else:
         noisy = draw_developed_noise(clean, generator)
-    if compressed < 0.5:
+    if compressed < 0.75:
         clips = noisy.unflatten(2, (-1, clean.shape[3])).transpose(1, 2)
         name: Literal["h264", "hevc"] = "h264" if codec < 0.5 else "hevc"
         clips = torch.stack([compress_video(clip, 18 + 14 * crf, name) for clip in clips])
