@@ -163,11 +163,11 @@ def copy_blocks(x: Tensor, displacement: Tensor, block: int) -> Tensor:
 
 def _lanczos(device: torch.device) -> Tensor:
     """Return the weights of the pixels around each part of one, between the two middle pixels."""
-    place = torch.arange(_STEPS, dtype=torch.float64, device=device)[:, None] / _STEPS
-    distance = place - torch.arange(1 - _LOBES, 1 + _LOBES, device=device)
+    place = torch.arange(_STEPS, dtype=torch.float64)[:, None] / _STEPS  # MPS has no float64
+    distance = place - torch.arange(1 - _LOBES, 1 + _LOBES)
     weights = distance.sinc() * (distance / _LOBES).sinc()
     weights[0] = distance[0] == 0  # exactly
-    return weights / weights.sum(1, keepdim=True)
+    return (weights / weights.sum(1, keepdim=True)).float().to(device)
 
 
 def _corners(displacement: Tensor, block: int) -> Tensor:

@@ -225,6 +225,7 @@ class NonLocal(nn.Module):
             ValueError: for positions outside the map.
         """
         self._check(x)
+        positions = positions.to(x.device)
         last = math.prod(x.shape[2:]) - 1
         if positions.numel() and not 0 <= positions.min() <= positions.max() <= last:
             raise ValueError(f"positions={positions.tolist()} must lie in 0..{last}")

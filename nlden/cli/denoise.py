@@ -316,7 +316,7 @@ def command(
         denoisers = {
             (name, kind): open_denoiser(name, where, kind, extent) for name, kind in set(kinds)
         }
-    except (PlanError, WeightsError, DeviceError) as error:
+    except (PlanError, WeightsError, DeviceError, OSError) as error:
         raise UsageError(str(error)) from error
     work = [(item, kind[0], denoisers[kind]) for item, kind in zip(items, kinds, strict=True)]
     missing = [entry for entry in work if not entry[0].finished]

@@ -101,7 +101,7 @@ def main(arguments: Sequence[str]) -> None:
         )
     except UnpicklingError as error:
         raise UsageError(
-            "train: --ckpt_path: no checkpoint of a training; weights go by --model.init_args.weights"
+            "train: --ckpt_path: not of a training; weights go by --model.init_args.weights"
         ) from error
     except (
         ArgumentError,

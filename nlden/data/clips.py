@@ -167,7 +167,7 @@ class ClipDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read the clips that the stage needs."""
-        if stage not in ("fit", "validate") or self._held_out:
+        if stage not in ("fit", "validate") or self._clips or self._pictures:
             return
         listed = [list_clips(folder) for folder in self.folders]
         held_out = [p for clips in listed for p in clips[_HELD_OUT // 2 - 1 :: _HELD_OUT]]
@@ -201,7 +201,8 @@ class ClipDataModule(LightningDataModule):
         for i, (kind, clip) in enumerate(self._held_out):
             crop = _centre(clip, _SEEN)
             for pairs in self.val_pairs:
-                square = crop[..., : crop.shape[2]].float() / 255
+                side = min(crop.shape[2:])
+                square = crop[..., :side, :side].float() / 255
                 made = pair_frames(pairs, square[None], Generator().manual_seed(i))
                 yield {**made, "name": kind + pairs.__name__}
             for sigma in () if self.val_pairs else self.test_sigmas:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nlden.attention import NonLocal2d
+from nlden.attention import NonLocal
 from nlden.attention.affinity import tracing
 
 _STRIP = 16 << 20  # bytes of the rows of a map that are refined at a time
@@ -192,7 +192,7 @@ class UNet(nn.Module):
     @property
     def grid(self) -> int:
         """Multiples of this are corners of blocks of every window, and of the coarsest level."""
-        blocks = [m.block for m in self.modules() if isinstance(m, NonLocal2d) and m.window]
+        blocks = [m.block for m in self.modules() if isinstance(m, NonLocal) and m.window]
         return self.stride * math.lcm(1, *(extent for block in blocks for extent in block))
 
     def forward(self, x: Tensor) -> Tensor:

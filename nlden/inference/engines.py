@@ -81,12 +81,17 @@ def choose_device(name: str) -> torch.device:
         present.insert(0, "cuda")
     if name == "auto":
         return torch.device(present[0])
+    absent = DeviceError(f"--device {name}: not on this machine (there is: {', '.join(present)})")
     if name.split(":")[0] not in present:
-        raise DeviceError(f"--device {name}: not on this machine (there is: {', '.join(present)})")
+        raise absent
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
         raise DeviceError(f"--device {name}: not a device; give {', '.join(present)}") from error
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if device.index is not None and device.index >= count:
+        raise absent
+    return device
 
 
 def choose_precision(network: nn.Module, device: torch.device) -> str:

@@ -83,7 +83,9 @@ class VideoStream:
         self.network = network
         self.tile = tile
         state = state or StreamState()
-        self._past, self._pending = state.past, state.pending
+        device = next(network.parameters()).device  # a state that was stored lies on the CPU
+        self._past = state.past and state.past.to(device)
+        self._pending = tuple(shot.to(device) for shot in state.pending)
         self._first = state.past is None  # of the frames that wait, or that are to come
         known = state.pending[-1] if state.pending else state.past
         # Kept apart: the past may change while another thread looks at frames.

@@ -4,6 +4,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import av
+from av.codec.context import Flags
 from av.container import OutputContainer
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
@@ -54,6 +55,7 @@ class VideoEncoder:
         context.color_primaries = info.tags.primaries
         context.color_trc = info.tags.transfer
         context.thread_type = "AUTO"
+        context.flags |= Flags.frame_duration  # else the last frame has the usual one
         if info.aspect is not None:
             context.sample_aspect_ratio = info.aspect
         if info.matrix is not None:

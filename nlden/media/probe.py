@@ -213,9 +213,15 @@ def open_video(path: Path, hwaccel: HWAccel | None = None) -> tuple[InputContain
         found = numbers(path)
         if not found:
             raise MediaError(f"{path}: no pictures of this pattern")
+        missing = sorted({*range(found[0], found[-1])} - {*found})
+        if missing:
+            raise MediaError(
+                f"{path}: picture {missing[0]} is missing; number the pictures without gaps"
+            )
         options["start_number"] = str(found[0])
     with reading(path):
-        name = STDIN if is_pipe(path) else str(path)
+        # Relative, a name with a colon is taken for an address.
+        name = STDIN if is_pipe(path) else str(path.absolute())
         container = av.open(name, options=options, metadata_errors="replace", hwaccel=hwaccel)
     videos = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
     if not videos or videos[0].codec_context is None or not videos[0].codec_context.width:

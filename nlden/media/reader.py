@@ -98,6 +98,7 @@ class VideoReader:
         self.first_pts: int | None = None
         self._damaged = self._untimed = self._repeated = 0
         self._last_pts: int | None = None
+        self._last_duration = 0
         self._broken = ""
         self._items = self._read()
         self.head: deque[Frame | Packet] = deque()
@@ -264,6 +265,7 @@ class VideoReader:
                 self.info = _told_by(frame, self.info)
         self.frames_read += 1
         layout, duration = self.info.layout, frame.duration or 0
+        self._last_duration = duration
         if self.frames_read <= self.skip:
             return Frame((), layout, pts, duration)
         frame = planar(frame, layout)
@@ -277,7 +279,8 @@ class VideoReader:
         whole = self.start <= 0 and self.end is None and self.frames is None
         missing = whole and 0 < self.frames_read < info.frames
         if whole and info.duration is not None and info.rate:
-            read = float(((self._last_pts or 0) - (self.first_pts or 0)) * info.time_base)
+            last = (self._last_pts or 0) + self._last_duration
+            read = float((last - (self.first_pts or 0)) * info.time_base)
             missing |= read + 1.0 < info.duration - 1.5 / float(info.rate)
         if self._broken or self._damaged or missing:
             promised = f" of {info.frames}" if info.frames else ""

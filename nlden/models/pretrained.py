@@ -136,8 +136,12 @@ def load_weights(
     """
     _, tensors = read(weights)
     own = network.state_dict()
-    edges = ("stems.", "tails.")
-    kept = {k: v for k, v in tensors.items() if k in own or not (partly or k.startswith(edges))}
+    edges = {"stems", "tails", "besides"}  # those of videos' networks, too
+    kept = {
+        k: v
+        for k, v in tensors.items()
+        if k in own or not (partly or not edges.isdisjoint(k.split(".")))
+    }
     _fill(network, own | kept if partly else kept, find(weights))
 
 

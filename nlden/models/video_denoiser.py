@@ -58,6 +58,10 @@ class Shot:
         """Return the shot as a constant."""
         return Shot(**{name: t.detach() for name, t in self.tensors().items()})
 
+    def to(self, device: torch.device) -> "Shot":
+        """Return the shot on a device."""
+        return Shot(**{name: t.to(device) for name, t in self.tensors().items()})
+
     def tensors(self) -> dict[str, Tensor]:
         """Return all that is known, by name."""
         return {name: getattr(self, name) for name in ("noisy", "clean", "fused", "variance")}

@@ -65,7 +65,7 @@ def steps_of(log):
         (["--trainer.accelerator", "gpu", "--trainer.devices", "99"], "gpu"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--data.init_args.crop", "0"], "crop=0"),
-        (["--ckpt_path", "photographs/00.png"], "no checkpoint of a training"),
+        (["--ckpt_path", "photographs/00.png"], "not of a training"),
     ],
 )
 def test_errors_are_one_line(options, more, message):

@@ -10,7 +10,7 @@ from torch import Generator
 from torch.nn import functional as F
 
 from nlden.data import ClipDataModule
-from nlden.data.augment import noisy_rgb, noisy_yuv420
+from nlden.data.augment import noisy_real_clips, noisy_rgb, noisy_yuv420
 from nlden.data.camera_motion import camera_motion
 from nlden.data.clips import gaussian_clip, list_clips, pair_frames, read_clip
 
@@ -183,6 +183,26 @@ def test_validation_is_fixed_and_kept_out_of_training(sets):
     assert [x["name"] for x in a] == ["rgb/30", "yuv420/30", "rgb/50", "yuv420/50"] * (len(a) // 4)
     assert all(torch.equal(x["noisy"], y["noisy"]) for x, y in zip(a, b, strict=True))
     assert a[0]["noisy"].shape == (1, 3, 8, *a[0]["clean"].shape[3:])
+
+
+def test_a_training_may_follow_a_validation(sets):
+    data = ClipDataModule([sets / "clips"], reduce=2, frames=4, crop=32, batch_size=3)
+    data.setup("validate")
+    data.setup("fit")
+    assert data.make(0, torch.device("cpu"))["clean"].shape[0] == 3
+
+
+@pytest.mark.parametrize("size", [(96, 64), (64, 96)])
+def test_clips_of_any_form_are_validated_on(tmp_path, size):
+    (tmp_path / "a").mkdir()
+    for i, frame in enumerate(frames(3, size)):
+        imsave(tmp_path / "a" / f"{i}.png", frame)
+    for name in "bcdef":
+        (tmp_path / name).symlink_to(tmp_path / "a")
+    data = ClipDataModule([tmp_path], reduce=1, val_pairs=[noisy_real_clips])
+    data.setup("validate")
+    (batch,) = data.val_dataloader()
+    assert batch["clean"].shape == (1, 3, 3, 64, 64)
 
 
 def test_noise_of_tests_follows_the_protocol():

@@ -28,7 +28,7 @@ def test_auto_takes_the_best_device_that_there_is():
 
 
 @pytest.mark.parametrize(
-    "name", ["abacus", "", "auto:1", "meta", "CPU", "cpu:one", "cuda:77", "mps:9"]
+    "name", ["abacus", "", "auto:1", "meta", "CPU", "cpu:one", "cuda:77", "mps:9", "cpu:7"]
 )
 def test_a_device_that_is_not_there_is_told_in_one_line(name):
     with pytest.raises(DeviceError, match=f"--device {name}:") as caught:

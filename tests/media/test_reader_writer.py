@@ -1,4 +1,5 @@
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import pytest
@@ -64,6 +65,33 @@ def test_a_variable_frame_rate_is_kept(clip, decode):
     assert [t - decode(target).times[0] for t in decode(target).times] == [
         Fraction(p, 10000) for p in pts
     ]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_the_last_frame_is_shown_as_long(clip, tmp_path, suffix):
+    """Of packets with durations, as screen recordings and slide shows have them."""
+    source = tmp_path / f"in{suffix}"
+    with av.open(str(clip(audio=None))) as given, av.open(str(source), "w") as container:
+        stream = container.add_stream_from_template(given.streams.video[0])
+        stream.time_base = Fraction(1, 12800)
+        packets = [p for p in given.demux(video=0) if p.size]
+        last = max(packets, key=lambda p: p.pts)
+        for packet in packets:
+            packet.stream = stream
+            packet.duration = 38400 if packet is last else 512
+            container.mux(packet)
+    reader = transcode(source, target := source.with_stem("out"))
+    assert reader.warnings == []
+    before, after = probe(source), probe(target)
+    assert before.duration > 3
+    assert after.duration == pytest.approx(before.duration, abs=0.05)
+
+
+def test_a_name_with_a_colon_is_no_address(clip, monkeypatch):
+    source = clip("12:30 take.mkv")
+    monkeypatch.chdir(source.parent)
+    transcode(Path(source.name), Path("out.mkv"))
+    assert probe(Path("out.mkv")).frames == probe(source).frames
 
 
 def test_rotation_is_kept(clip, decode):

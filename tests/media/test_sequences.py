@@ -92,6 +92,17 @@ def test_y4m_tells_that_it_holds_no_sound(film, transcode, tmp_path):
     assert len([w for w in warnings if "(audio aac" in w and "left out" in w]) == 1
 
 
+def test_a_missing_picture_is_told(pictures):
+    (pictures.parent / "001004.png").unlink()
+    with pytest.raises(MediaError, match="picture 1004 is missing"):
+        VideoReader(pictures)
+
+
+def test_a_pattern_never_overwrites_pictures_of_another(pictures):
+    with pytest.raises(PlanError, match="never overwritten"):
+        plan([pictures], pictures.with_name("00%d.png"), overwrite=True)
+
+
 def test_plans_know_patterns(pictures, tmp_path):
     assert plan([pictures], tmp_path / "o.mkv")[0].source == pictures
     (tmp_path / "out").mkdir()

@@ -6,7 +6,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nlden.encoders import UNet
-from nlden.models import ImageDenoiser, image_denoiser_base
+from nlden.models import (
+    ImageDenoiser,
+    image_denoiser_base,
+    image_denoiser_fast,
+    video_denoiser_fast,
+)
 from nlden.models.pretrained import (
     Description,
     WeightsError,
@@ -81,6 +86,15 @@ def test_shipped_weights_are_found_by_name_and_load():
     for name, path in names.items():
         for network in (load(name), load(path), load(str(path))):
             assert all(p.isfinite().all() and p.any() for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", ["image-fast", "video-fast"])
+def test_formats_that_the_network_does_not_take_are_passed_over(name):
+    build = {"image-fast": image_denoiser_fast, "video-fast": video_denoiser_fast}[name]
+    network = build(formats=("yuv420",))
+    load_weights(network, name)
+    whole = load(name).state_dict()
+    assert all(torch.allclose(v, whole[k].to(v)) for k, v in network.state_dict().items())
 
 
 def test_a_missing_name_tells_those_that_there_are(tmp_path):

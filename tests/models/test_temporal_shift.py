@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nlden.attention import NonLocal3d
-from nlden.models import temporal_shift_denoiser_fast
+from nlden.models import image_denoiser_fast, temporal_shift_denoiser_fast
 from nlden.models.pretrained import load, load_weights
 from nlden.models.temporal_shift import ClipNonLocal, temporal_shift
 
@@ -66,3 +66,7 @@ def test_the_block_over_clips_is_the_non_local_block():
     x = torch.randn(2, 8, 4, 7, 9, dtype=torch.float64)
     y = block(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (2, 4)).transpose(1, 2)
     assert torch.allclose(y, whole(x), rtol=1e-9)
+
+
+def test_tiles_are_cut_where_windows_are():
+    assert temporal_shift_denoiser_fast().grid == image_denoiser_fast().grid
