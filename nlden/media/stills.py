@@ -88,6 +88,8 @@ def read_still(path: Path) -> Still:
                 metadata["pnginfo"] = kept
             if depth == 16:
                 return _still(decode_deep(path), 16, metadata)
+            if image.mode[0] in "IF":  # of 16 bits and more
+                raise MediaError(f"{path}: samples of mode {image.mode} are not supported")
             colors = _rgb_or_gray(image, metadata)
             transparent = colors.mode in ("LA", "PA", "RGBA") or "transparency" in colors.info
             mode = "LA" if colors.mode in _GRAY else "RGBA"

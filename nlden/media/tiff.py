@@ -1,5 +1,9 @@
 """TIFF pictures of 16 bits, which Pillow would cut down to 8, read and written by tifffile."""
 
+import logging
+import lzma
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,20 @@ _DEEP = 16
 _ICC, _ORIENTATION = 34675, 274
 TEXTS = (270, 271, 272, 305, 306, 315, 33432)
 """Tags of description, maker, camera, software, time, author and rights."""
+
+_DAMAGED = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    lzma.LZMAError,
+    struct.error,
+    zlib.error,
+)
+"""What tifffile raises on damaged files."""
 
 _PHOTOMETRICS = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
 
@@ -32,10 +50,25 @@ def read_deep_tiff(path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]] | 
     Raises:
         MediaError: for several pages, and for other samples than 8 and 16 bits.
     """
+    log = logging.getLogger("tifffile")
+    log.addFilter(_silent)  # what it finds strange is told by the errors below, or harmless
+    try:
+        return _read(path)
+    except _DAMAGED as error:
+        raise MediaError(f"{path}: not a readable picture ({error})") from error
+    finally:
+        log.removeFilter(_silent)
+
+
+def _silent(record: logging.LogRecord) -> bool:
+    return False
+
+
+def _read(path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]] | None:
     try:
         file = tifffile.TiffFile(path)
-    except tifffile.TiffFileError:
-        return None
+    except (tifffile.TiffFileError, *_DAMAGED):
+        return None  # Pillow may know more
     with file:
         pages = [
             page for page in file.pages if not page.aspage().is_reduced
