@@ -255,7 +255,7 @@ def image_denoiser_fast(
 def image_denoiser_tiny(
     limit: float | None = 4.0, formats: Sequence[str] = tuple(PACKED)
 ) -> ImageDenoiser:
-    """Build the first stage of videos' networks: few convolutions (4 kMAC per pixel).
+    """Build the first stage of videos' networks: few convolutions (5 kMAC per pixel).
 
     Args:
         limit: see :class:`ImageDenoiser`.
