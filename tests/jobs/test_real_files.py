@@ -118,7 +118,7 @@ def test_pictures_of_packages(untouched, tmp_path, source):
             several = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
             deep = image.mode in ("I", "F")
     except UnidentifiedImageError:
-        with pytest.raises(MediaError, match="not a readable media file"):
+        with pytest.raises(MediaError, match=r"not a readable media file|holds \d+ p"):
             untouched(source, target)
         return
     if several or deep:
