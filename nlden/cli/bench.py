@@ -10,6 +10,9 @@ import typer
 
 from nlden.cli.errors import UsageError, check_precision, check_target
 
+Rows = Annotated[Path | None, typer.Option(help="Write the rows here.", callback=check_target)]
+"""CSV file that a command writes."""
+
 app = typer.Typer(help="Measure speed and quality on this machine.", no_args_is_help=True)
 
 
@@ -27,9 +30,7 @@ def denoise(
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     seed: Annotated[int, typer.Option(help="Source of the noise.")] = 0,
-    csv: Annotated[
-        Path | None, typer.Option(help="Write the rows here.", callback=check_target)
-    ] = None,
+    csv: Rows = None,
 ) -> None:
     """Compare with filters of FFmpeg's on one noisy 960x540 8-bit 4:2:0 file."""
     if not 0 < sigma <= 255:
@@ -98,9 +99,7 @@ def attention(
             "features, such as 8x270x480."
         ),
     ] = None,
-    csv: Annotated[
-        Path | None, typer.Option(help="Write the rows here.", callback=check_target)
-    ] = None,
+    csv: Rows = None,
     plot: Annotated[
         Path | None, typer.Option(help="Write a picture (PNG) here.", callback=check_target)
     ] = None,
@@ -164,9 +163,7 @@ def data(
     batch_size: Annotated[int, typer.Option(min=1, help="Crops of a batch.")] = 16,
     batches: Annotated[int, typer.Option(min=1, help="Batches that are timed.")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    csv: Annotated[
-        Path | None, typer.Option(help="Write the rows here.", callback=check_target)
-    ] = None,
+    csv: Rows = None,
 ) -> None:
     """Batches per second of the data pipeline, beside the training steps that it feeds."""
     from rich.console import Console
@@ -205,9 +202,7 @@ def network(
     precision: Annotated[
         str, typer.Option(help="fp32, bf16, fp16, or auto (the faster of the first two here).")
     ] = "auto",
-    csv: Annotated[
-        Path | None, typer.Option(help="Write the rows here.", callback=check_target)
-    ] = None,
+    csv: Rows = None,
 ) -> None:
     """Speed of a denoiser against that of plain convolutions, and the cost of large pictures."""
     try:
@@ -266,9 +261,7 @@ def network(
 def media(
     frames: Annotated[int, typer.Option(min=1, help="Length of the clip.")] = 100,
     repetitions: Annotated[int, typer.Option(min=1, help="Of each; the medians count.")] = 3,
-    csv: Annotated[
-        Path | None, typer.Option(help="Write the rows here.", callback=check_target)
-    ] = None,
+    csv: Rows = None,
 ) -> None:
     """Reading and writing 1280x720 files without a network, beside a plain transcode by PyAV."""
     import torch

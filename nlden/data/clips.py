@@ -167,14 +167,15 @@ class ClipDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read the clips that the stage needs."""
-        if stage not in ("fit", "validate") or self._clips or self._pictures:
+        if stage not in ("fit", "validate"):
             return
         listed = [list_clips(folder) for folder in self.folders]
         held_out = [p for clips in listed for p in clips[_HELD_OUT // 2 - 1 :: _HELD_OUT]]
-        self._held_out = [("", read_clip(p, self.reduce, _FRAMES)) for p in held_out]
-        if self.drawings:
-            self._held_out += [("drawn/", clip) for clip in _film_unseen_drawings()]
-        if stage == "validate":
+        if not self._held_out:
+            self._held_out = [("", read_clip(p, self.reduce, _FRAMES)) for p in held_out]
+            if self.drawings:
+                self._held_out += [("drawn/", clip) for clip in _film_unseen_drawings()]
+        if stage == "validate" or self._clips or self._pictures:
             return
         for path in (p for clips in listed for p in clips if p not in held_out):
             clip = read_clip(path, self.reduce, self.longest)

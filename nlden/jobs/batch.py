@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nlden.jobs.journal import kept_frames
 from nlden.media.pipes import is_pipe
-from nlden.media.sequences import is_sequence, numbers
+from nlden.media.sequences import files_of, is_sequence, numbers
 from nlden.media.stills import SUFFIXES as STILLS
 from nlden.media.stills import is_still
 
@@ -84,7 +84,7 @@ def plan(
         else:
             items.append(Item(source, output / source.name if into_folder else output))
     seen: set[Path] = set()
-    inputs = {path.resolve() for item in items for path in _files(item.source)}
+    inputs = {path.resolve() for item in items for path in files_of(item.source)}
     for i, item in enumerate(items):
         exists = _check(item, inputs, preview=preview)
         kept = kept_frames(item.target)
@@ -101,13 +101,6 @@ def plan(
             raise PlanError(f"{item.target}: two inputs would be written here; rename one")
         seen.add(item.target.resolve())
     return items
-
-
-def _files(path: Path) -> list[Path]:
-    """Return a file, or those of a pattern of numbered pictures that are there."""
-    if not is_sequence(path):
-        return [path]
-    return [file for n in numbers(path) if (file := path.with_name(path.name % n)).exists()]
 
 
 def _expand(source: Path) -> list[Path]:
@@ -144,7 +137,7 @@ def _check(item: Item, inputs: set[Path], *, preview: bool) -> bool:
         if not video:
             raise PlanError(f"{item.source}: a picture cannot be written to a pipe; name a file")
         return False
-    if not inputs.isdisjoint(file.resolve() for file in (target, *_files(target))):
+    if not inputs.isdisjoint(file.resolve() for file in (target, *files_of(target))):
         raise PlanError(f"{target}: the target is an input; inputs are never overwritten")
     if target.is_dir():
         raise PlanError(f"{target}: the target is a folder")

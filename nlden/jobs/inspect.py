@@ -37,7 +37,7 @@ from nlden.media.probe import (
 )
 from nlden.media.reader import VideoReader
 from nlden.media.remux import StreamCopier
-from nlden.media.sequences import is_sequence, numbers
+from nlden.media.sequences import files_of, is_sequence
 from nlden.media.stills import SUFFIXES, is_still, read_still
 from nlden.noise.estimation import Levels, estimate_levels
 
@@ -201,9 +201,7 @@ def detect_cuts(
 
 
 def _size(path: Path) -> int:
-    if not is_sequence(path):
-        return path.stat().st_size
-    return sum((path.parent / (path.name % number)).stat().st_size for number in numbers(path))
+    return sum(file.stat().st_size for file in files_of(path))
 
 
 def fates(

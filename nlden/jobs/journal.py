@@ -16,7 +16,7 @@ from torch import nn
 
 from nlden.media.probe import MediaError
 from nlden.media.segments import finished_frames, write_durably
-from nlden.media.sequences import is_sequence, numbers
+from nlden.media.sequences import files_of
 from nlden.media.target import TargetError
 from nlden.models.video_denoiser import Shot
 from nlden.noise.estimation import Levels
@@ -56,9 +56,7 @@ def _load(folder: Path) -> dict[str, Any] | None:
 
 def source_identity(source: Path) -> dict[str, Any]:
     """Return what tells a source from another or from its changed self: path, size, time."""
-    files = [source]
-    if is_sequence(source):
-        files = [source.parent / (source.name % number) for number in numbers(source)]
+    files = files_of(source)
     facts = [file.stat() for file in files]
     return {
         "source": str(source.resolve()),

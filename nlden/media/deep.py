@@ -10,6 +10,8 @@ import numpy as np
 from nlden.media.frames import plane_codes
 from nlden.media.probe import open_video
 
+_FORMATS = {1: "gray16", 2: "ya16", 3: "rgb48", 4: "rgba64"}  # by channels, less the byte order
+
 
 def decode_deep(path: Path) -> np.ndarray[Any, np.dtype[np.int32]]:
     """Return the 16-bit codes ``(H, W, C)`` of a picture: grey or RGB, and alpha where C is even.
@@ -24,8 +26,7 @@ def decode_deep(path: Path) -> np.ndarray[Any, np.dtype[np.int32]]:
         if max(c.bits for c in frame.format.components) <= 8:
             raise ValueError(f"FFmpeg reads it as {frame.format.name}")
         channels = len(frame.format.components)
-        name = {1: "gray16le", 2: "ya16le", 3: "rgb48le", 4: "rgba64le"}[channels]
-        frame = frame.reformat(format=name)
+        frame = frame.reformat(format=_FORMATS[channels] + "le")
         codes = plane_codes(frame.planes[0], 16, frame.width * channels)
         return codes.reshape(frame.height, frame.width, channels).astype(np.int32)
 
@@ -33,7 +34,7 @@ def decode_deep(path: Path) -> np.ndarray[Any, np.dtype[np.int32]]:
 def encode_deep_png(codes: np.ndarray[Any, Any]) -> bytes:
     """Return 16-bit codes ``(H, W, C)`` as a PNG file."""
     height, width, channels = codes.shape
-    name = {1: "gray16be", 2: "ya16be", 3: "rgb48be", 4: "rgba64be"}[channels]
+    name = _FORMATS[channels] + "be"
     frame = av.VideoFrame(width, height, name)
     plane_codes(frame.planes[0], 16, width * channels)[:] = codes.reshape(height, -1).byteswap()
     encoder = av.CodecContext.create("png", "w")

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -213,11 +214,11 @@ def open_video(path: Path, hwaccel: HWAccel | None = None) -> tuple[InputContain
         found = numbers(path)
         if not found:
             raise MediaError(f"{path}: no pictures of this pattern")
-        missing = sorted({*range(found[0], found[-1])} - {*found})
-        if missing:
-            raise MediaError(
-                f"{path}: picture {missing[0]} is missing; number the pictures without gaps"
-            )
+        for number, following in pairwise(found):
+            if following > number + 1:
+                raise MediaError(
+                    f"{path}: picture {number + 1} is missing; number the pictures without gaps"
+                )
         options["start_number"] = str(found[0])
     with reading(path):
         # Relative, a name with a colon is taken for an address.

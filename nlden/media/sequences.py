@@ -31,3 +31,10 @@ def numbers(pattern: Path) -> list[int]:
         return []
     matches = (name.fullmatch(path.name) for path in pattern.parent.iterdir())
     return sorted(int(match[1]) for match in matches if match)
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return a file, or the pictures of a pattern that are there."""
+    if not is_sequence(path):
+        return [path]
+    return [file for n in numbers(path) if (file := path.with_name(path.name % n)).exists()]

@@ -162,12 +162,13 @@ def write_still(path: Path, still: Still, quality: int = 95) -> None:
     pixels = torch.cat(planes).permute(1, 2, 0)
     target = Target(path)
     try:
-        if still.bits == 16 and suffix in _TIFF:
+        if still.bits == 16 and suffix in (".png", *_TIFF):
             codes = pixels.numpy().astype(np.uint16)
-            write_deep_tiff(target.temporary, codes, still.metadata)
-        elif still.bits == 16 and suffix == ".png":
-            png = encode_deep_png(pixels.numpy().astype(np.uint16))
-            target.temporary.write_bytes(with_metadata(png, still.metadata))
+            if suffix in _TIFF:
+                write_deep_tiff(target.temporary, codes, still.metadata)
+            else:
+                png = with_metadata(encode_deep_png(codes), still.metadata)
+                target.temporary.write_bytes(png)
         else:
             if still.bits == 16:
                 pixels = (pixels.float() / 257).round()

@@ -70,9 +70,8 @@ def _read(path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]] | None:
     except (tifffile.TiffFileError, *_DAMAGED):
         return None  # Pillow may know more
     with file:
-        pages = [
-            page for page in file.pages if not page.aspage().is_reduced
-        ]  # others are thumbnails
+        # Those that are reduced are thumbnails.
+        pages = [page for page in file.pages if not page.aspage().is_reduced]
         if len(pages) > 1:
             raise MediaError(f"{path}: holds {len(pages)} pages; store each as a file of its own")
         page = file.pages.first

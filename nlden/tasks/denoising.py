@@ -168,5 +168,7 @@ class VideoDenoising(ImageDenoising):
         psnr = mean_psnr(clean, batch["clean"])
         self.log(f"val/psnr/{batch['name']}", psnr, on_epoch=True, batch_size=1)
         self.log("val/psnr", psnr, on_epoch=True, prog_bar=True, batch_size=1)
-        for clip, truth in zip(clean, batch["clean"], strict=True) if clean.shape[2] > 1 else ():
+        if clean.shape[2] == 1:
+            return  # nothing to flicker
+        for clip, truth in zip(clean, batch["clean"], strict=True):
             self.log("val/flicker", 255 * flicker(clip, truth), on_epoch=True, batch_size=1)
