@@ -74,7 +74,7 @@ def _read(path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]] | None:
         pages = [page for page in file.pages if not page.aspage().is_reduced]
         if len(pages) > 1:
             raise MediaError(f"{path}: holds {len(pages)} pages; store each as a file of its own")
-        page = file.pages.first
+        page = pages[0].aspage() if pages else file.pages.first
         samples = page.dtype or np.dtype("V")
         if samples.kind in "bu" and page.bitspersample <= _DEEP // 2:
             return None

@@ -95,6 +95,14 @@ def test_deep_tiffs_of_all_layouts_are_read(tmp_path, channels, options):
     assert np.array_equal(still.pixels.movedim(0, -1).squeeze(-1).numpy(), x)
 
 
+def test_a_thumbnail_before_a_deep_picture_is_passed_over(tmp_path):
+    x = codes()
+    with tifffile.TiffWriter(tmp_path / "x.tif") as file:
+        file.write(x[::4, ::4], photometric="rgb", subfiletype=1)
+        file.write(x, photometric="rgb")
+    assert np.array_equal(read_still(tmp_path / "x.tif").pixels.movedim(0, -1).numpy(), x)
+
+
 def test_a_compression_that_tifffile_lacks_is_left_to_another_library(tmp_path):
     # Pillow writes 16-bit grey with LZW, as scanners do.
     x = codes(1)
