@@ -148,7 +148,7 @@ def copy_blocks(x: Tensor, displacement: Tensor, block: int) -> Tensor:
         steps = (displacement * _STEPS).round().long()
         corners = _corners(steps.div(_STEPS, rounding_mode="floor"), block)
         places = _windows(pixels, corners, block, _LOBES - 1, _LOBES)
-        weights = _lanczos(x.device)[steps % _STEPS].to(x.dtype)
+        weights = _lanczos(x)[steps % _STEPS]
         for axis in (0, 1):
             first, *others = weights[..., axis, :, None, None, None].unbind(3)
             total = first * places.narrow(3 + axis, 0, block)
@@ -161,13 +161,16 @@ def copy_blocks(x: Tensor, displacement: Tensor, block: int) -> Tensor:
     return blocks[:, :, :height, :width]
 
 
-def _lanczos(device: torch.device) -> Tensor:
-    """Return the weights of the pixels around each part of one, between the two middle pixels."""
+def _lanczos(like: Tensor) -> Tensor:
+    """Return the weights of the pixels around each part of one, between the two middle pixels.
+
+    They have the type and the device of ``like``.
+    """
     place = torch.arange(_STEPS, dtype=torch.float64)[:, None] / _STEPS  # MPS has no float64
     distance = place - torch.arange(1 - _LOBES, 1 + _LOBES)
     weights = distance.sinc() * (distance / _LOBES).sinc()
     weights[0] = distance[0] == 0  # exactly
-    return (weights / weights.sum(1, keepdim=True)).float().to(device)
+    return (weights / weights.sum(1, keepdim=True)).to(like.dtype).to(like.device)
 
 
 def _corners(displacement: Tensor, block: int) -> Tensor:
