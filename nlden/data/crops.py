@@ -222,8 +222,8 @@ class CropBatches(Dataset[tuple[int, Tensor]]):
         pictures: where the crops are taken.
         batch_size: crops of a batch.
         crop: extent of the crops that the network sees.
-        rescale: largest factor by which crops are reduced afterwards: each batch draws its own
-            from 1 to this, uniform in its logarithm, and is cropped that much larger.
+        rescale: largest factor by which crops are reduced afterwards: every other batch draws its
+            own from 1 to this, uniform in its logarithm, and is cropped that much larger.
         seed: source of the places.
     """
 
@@ -239,7 +239,8 @@ class CropBatches(Dataset[tuple[int, Tensor]]):
     def places(self, number: int) -> Places:
         """Return where the crops of a batch lie."""
         generator = Generator().manual_seed(self.seed * 2_000_003 + 2 * number)
-        factor = self.rescale ** torch.rand((), generator=generator).item()
+        drawn = 2 * torch.rand((), generator=generator).item() - 1
+        factor = self.rescale ** max(0.0, drawn)
         extent = min(round(self.crop * factor), int(self.pictures.sizes.amin(1).max()))
         return draw_places(self.pictures.sizes, self.batch_size, extent, generator)
 

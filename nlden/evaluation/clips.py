@@ -109,7 +109,7 @@ def _stream(denoiser: VideoDenoiser, clip: Tensor, level: Tensor) -> Tensor:
         frames = to_phases(frames)
     stream = VideoStream(denoiser)
     shots = [s for f in frames for s in stream.push(f[None], level)]
-    shots += stream.finish(level)
+    shots += stream.finish()
     clean = torch.cat([s.clean for s in shots])
     return (from_phases(clean) if rgb else clean).transpose(0, 1)[..., :height, :width]
 

@@ -201,7 +201,7 @@ class ChangeStream:
         """Return the frames that no other follows."""
         if self._video is None:
             return []
-        return self._leave(self._video.finish(self._sigma))
+        return self._leave(self._video.finish())
 
     def _leave(self, shots: Sequence[Shot]) -> list[tuple[list[Tensor], Shot | None]]:
         return [

@@ -12,6 +12,21 @@ from nlden.models.video_denoiser import Shot, VideoDenoiser
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A frame, first as it waits for those that follow it, then with them.
+
+    Args:
+        shot: as :meth:`VideoDenoiser.look` returns it, then :meth:`VideoDenoiser.look_ahead`.
+        level: its noise, ``(1, 2, h, w)``.
+        first: whether it is the first of a shot.
+    """
+
+    shot: Shot
+    level: Tensor
+    first: bool
+
+
+@dataclass(frozen=True)
 class StreamState:
     """All that a stream remembers: what follows depends on it and on the frames to come.
 
@@ -21,46 +36,31 @@ class StreamState:
     """
 
     past: Shot | None = None
-    pending: tuple[Shot, ...] = ()
+    pending: tuple[Seen, ...] = ()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return it by names, to be stored (with safetensors, for instance)."""
-        shots = {"past": self.past} | {f"pending.{i}": s for i, s in enumerate(self.pending)}
-        return {
-            f"{name}.{part}": tensor.clone()
-            for name, shot in shots.items()
-            if shot is not None
-            for part, tensor in shot.tensors().items()
-        }
+        entries = {} if self.past is None else {"past": self.past.tensors()}
+        for i, seen in enumerate(self.pending):
+            entries[f"pending.{i}"] = seen.shot.tensors() | {"level": seen.level}
+        return {f"{e}.{k}": t.clone() for e, parts in entries.items() for k, t in parts.items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "StreamState":
         """Return the state that :meth:`tensors` gave."""
 
-        def shot(name: str) -> Shot:
+        def parts(name: str) -> dict[str, Tensor]:
             head = f"{name}."
-            return Shot(
-                **{k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}
-            )
+            return {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}
 
-        count = sum(k.startswith("pending.") and k.endswith(".noisy") for k in tensors)
-        past = shot("past") if "past.noisy" in tensors else None
-        return cls(past, tuple(shot(f"pending.{i}") for i in range(count)))
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A frame with those that follow it.
-
-    Args:
-        shot: as :meth:`VideoDenoiser.look_ahead` returns it.
-        level: its noise, ``(1, 2, h, w)``.
-        first: whether it is the first of a shot.
-    """
-
-    shot: Shot
-    level: Tensor
-    first: bool
+        past = Shot(**parts("past")) if "past.noisy" in tensors else None
+        count = sum(k.startswith("pending.") and k.endswith(".level") for k in tensors)
+        waiting = [parts(f"pending.{i}") for i in range(count)]
+        pending = [
+            Seen(level=w.pop("level"), shot=Shot(**w), first=past is None and i == 0)
+            for i, w in enumerate(waiting)
+        ]
+        return cls(past, tuple(pending))
 
 
 class VideoStream:
@@ -85,16 +85,20 @@ class VideoStream:
         state = state or StreamState()
         device = next(network.parameters()).device  # a state that was stored lies on the CPU
         self._past = state.past and state.past.to(device)
-        self._pending = tuple(shot.to(device) for shot in state.pending)
-        self._first = state.past is None  # of the frames that wait, or that are to come
-        known = state.pending[-1] if state.pending else state.past
+        self._pending = tuple(
+            replace(seen, shot=seen.shot.to(device), level=seen.level.to(device))
+            for seen in state.pending
+        )
+        self._first = state.past is None and not state.pending  # is the next one, of a shot
+        known = state.pending[-1].shot if state.pending else state.past
         # Kept apart: the past may change while another thread looks at frames.
         self._shape = None if known is None else known.noisy.shape
 
     @property
     def state(self) -> StreamState:
         """Return what it remembers; of use between calls of :meth:`push`."""
-        return StreamState(None if self._first else self._past, self._pending)
+        first = self._pending[0].first if self._pending else self._first
+        return StreamState(None if first else self._past, self._pending)
 
     @property
     def latency(self) -> int:
@@ -109,7 +113,8 @@ class VideoStream:
 
         Args:
             noisy: packed, ``(1, 12 or 6, h, w)``.
-            sigma: its noise, as :class:`VideoDenoiser` takes it.
+            sigma: its noise, as :class:`VideoDenoiser` takes it; the same for all of a shot, whose
+                frames are weighed against each other by it.
             cut: whether it is the first of a shot.
 
         Raises:
@@ -123,7 +128,7 @@ class VideoStream:
                 f"the frame has the shape {tuple(noisy.shape)} after frames of "
                 f"{tuple(self._shape)}; finish this stream and open another"
             )
-        ready = self._rest(sigma) if cut else []
+        ready = self._rest() if cut else []
         noisy, self._shape = noisy.float(), noisy.shape
         level = noise_map(sigma, noisy)
 
@@ -131,9 +136,11 @@ class VideoStream:
             return (self.network.look(noisy, level).clean,)
 
         (clean,) = self._tiled(look, [noisy, level], [noisy])
-        self._pending = (*self._pending, Shot(noisy, clean, noisy, torch.ones_like(level)))
+        shot = Shot(noisy, clean, noisy, torch.ones_like(level))
+        self._pending = (*self._pending, Seen(shot, level, self._first))
+        self._first = False
         if len(self._pending) > self.network.ahead:
-            ready.append(self._look_ahead(sigma))
+            ready.append(self._look_ahead())
         return ready
 
     @torch.inference_mode()
@@ -146,37 +153,36 @@ class VideoStream:
         return self.denoise(self.look(noisy, sigma, cut=cut))
 
     @torch.inference_mode()
-    def finish(self, sigma: Tensor | float) -> list[Shot]:
+    def finish(self) -> list[Shot]:
         """Return the frames that no other follows; the next one begins a new shot."""
-        ready = self.denoise(self._rest(sigma))
+        ready = self.denoise(self._rest())
         self._shape = None
         return ready
 
-    def _rest(self, sigma: Tensor | float) -> list[Seen]:
+    def _rest(self) -> list[Seen]:
         """Return the waiting frames, which no other follows; the next one begins a new shot."""
         ready = []
         while self._pending:
-            ready.append(self._look_ahead(sigma))
+            ready.append(self._look_ahead())
         self._first = True
         return ready
 
-    def _look_ahead(self, sigma: Tensor | float) -> Seen:
+    def _look_ahead(self) -> Seen:
         """Return the first of the waiting frames with the others."""
-        shot, *following = self._pending
-        level = noise_map(sigma, shot.noisy)
-        fused, variance = shot.fused, shot.variance
+        seen, *following = self._pending
         if following:
-            names = list(shot.tensors())
+            shot, names = seen.shot, list(seen.shot.tensors())
 
             def look_ahead(level: Tensor, *maps: Tensor) -> tuple[Tensor, Tensor]:
                 here, *others = _shots(names, maps)
                 mean = self.network.look_ahead(here, level, others)
                 return mean.fused, mean.variance
 
-            maps = [t for s in self._pending for t in s.tensors().values()]
-            fused, variance = self._tiled(look_ahead, [level, *maps], [shot.noisy, level])
-        seen = Seen(replace(shot, fused=fused, variance=variance), level, self._first)
-        self._pending, self._first = tuple(following), False
+            maps = [t for s in self._pending for t in s.shot.tensors().values()]
+            like = [shot.noisy, seen.level]
+            fused, variance = self._tiled(look_ahead, [seen.level, *maps], like)
+            seen = replace(seen, shot=replace(shot, fused=fused, variance=variance))
+        self._pending = tuple(following)
         return seen
 
     def _denoise(self, seen: Seen) -> Shot:

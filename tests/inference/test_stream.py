@@ -31,7 +31,7 @@ def run(stream, pieces, cuts=()):
     clean = []
     for i, frame in enumerate(pieces):
         clean += stream.push(frame, SIGMA, cut=i in cuts)
-    return joined(clean + stream.finish(SIGMA))
+    return joined(clean + stream.finish())
 
 
 def joined(shots):
@@ -53,7 +53,7 @@ def test_the_latency_is_what_it_says(network):
     stream = VideoStream(network)
     ready = [len(stream.push(frame, SIGMA)) for frame in frames(5)]
     assert ready == [0] * stream.latency + [1] * (5 - stream.latency)
-    assert len(stream.finish(SIGMA)) == stream.latency
+    assert len(stream.finish()) == stream.latency
 
 
 @settings(max_examples=6)
@@ -67,12 +67,24 @@ def test_nothing_crosses_a_cut(network, cuts):
     assert torch.allclose(clean, alone, atol=1e-6)
 
 
+def test_each_shot_has_its_own_level(network):
+    pieces = frames(6)
+    stream = VideoStream(network)
+    clean = [
+        c for i, f in enumerate(pieces) for c in stream.push(f, SIGMA / (1 + i // 3), cut=i == 3)
+    ]
+    clean += stream.finish()
+    with torch.no_grad():
+        alone = [network(torch.stack(pieces[i : i + 3], 2), SIGMA / (1 + i // 3)) for i in (0, 3)]
+    assert torch.allclose(joined(clean), torch.cat(alone, dim=2), atol=1e-6)
+
+
 @pytest.mark.parametrize("cuts", [(), (3,)])
 def test_all_may_be_looked_at_before_any_is_denoised(network, cuts):
     pieces = frames(7)
     stream = VideoStream(network)
     seen = [s for i, f in enumerate(pieces) for s in stream.look(f, SIGMA, cut=i in cuts)]
-    clean = stream.denoise(seen) + stream.finish(SIGMA)
+    clean = stream.denoise(seen) + stream.finish()
     assert torch.equal(joined(clean), run(VideoStream(network), pieces, cuts))
 
 
@@ -85,7 +97,7 @@ def test_a_stored_state_goes_on_as_if_nothing_had_been(network, at):
     second = VideoStream(network, state=StreamState.from_tensors(stored))
     for frame in pieces[at:]:
         clean += second.push(frame, SIGMA)
-    clean += second.finish(SIGMA)
+    clean += second.finish()
     assert torch.equal(joined(clean), run(VideoStream(network), pieces))
 
 
@@ -108,7 +120,7 @@ def test_frames_that_change_are_refused_and_the_stream_goes_on(network, shape):
         stream.push(torch.zeros(shape), SIGMA)
     for frame in pieces[1:]:
         clean += stream.push(frame, SIGMA)
-    clean += stream.finish(SIGMA)
+    clean += stream.finish()
     assert torch.equal(joined(clean), run(VideoStream(network), pieces))
 
 
@@ -119,4 +131,4 @@ def test_what_is_no_number_is_refused_before_it_spreads(network, value):
     broken[0, 2, 5, 7] = value
     with pytest.raises(ValueError, match="NaN or infinite"):
         stream.push(broken, SIGMA)
-    assert stream.finish(SIGMA) == []
+    assert stream.finish() == []
