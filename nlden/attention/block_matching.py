@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nlden.attention.precision import full_precision
+
 _RIDGE = 0.01  # of the curvature
 _TRUST = 0.75  # of a pixel, as far as the paraboloid is believed: more than half, on a slope
 _NEARER = 0.75  # sqrt(2) is a standard deviation per pixel
@@ -55,11 +57,12 @@ def match_blocks(
     middle = template.mean((1, 2), keepdim=True)
     template, places = template.sub_(middle), places.sub_(middle)  # copies, of no other use
     # |a - b|^2 = |a|^2 - 2 ab + |b|^2, whose first term is the same everywhere.
-    product = F.conv2d(places[None], template[:, None], groups=count)[0]
     extent, size = template.shape[-1], places.shape[-1]
     band = torch.ones(size, size, dtype=x.dtype, device=x.device).tril().triu(1 - extent)
     band = band[extent - 1 :]  # sums over the extent at every place
-    error = band @ places.square() @ band.mT - 2 * product
+    with full_precision(x):  # sums of squares that are all but equal
+        product = F.conv2d(places[None], template[:, None], groups=count)[0]
+        error = band @ places.square() @ band.mT - 2 * product
     offset = torch.arange(-reach, reach + 1, device=x.device)
     away = offset[:, None].square() + offset.square()
     # Relative to the contrast of the block: rounding must not decide between equals.

@@ -103,6 +103,14 @@ def test_a_moved_picture_is_found_and_a_flat_one_stays():
     assert not match_blocks(flat, flat, block=8, margin=2, reach=3).any()
 
 
+def test_blocks_are_matched_in_full_precision_under_autocast():
+    x = torch.randn(1, 1, 40, 40, generator=torch.Generator().manual_seed(0)) + 100
+    other = x.roll((2, -3), dims=(2, 3))
+    plain = match_blocks(x, other, block=8, margin=2, reach=4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(match_blocks(x, other, block=8, margin=2, reach=4), plain)
+
+
 @settings(max_examples=20)
 @given(
     height=st.integers(1, 20),
