@@ -48,13 +48,8 @@ def rows(x: Tensor) -> Tensor:
     return x.movedim(1, -1).reshape(-1, extents, x.shape[1])
 
 
-def to_blocks(x: Tensor, block: Sequence[int], halo: Sequence[int]) -> Tensor:
-    """Return ``rows(cut(x, block, halo))``."""
-    return rows(cut(x, block, halo))
-
-
 def from_blocks(blocks: Tensor, block: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Put blocks without halo back together: the inverse of :func:`to_blocks`.
+    """Put blocks without halo back together: the inverse of :func:`cut` and :func:`rows`.
 
     Args:
         blocks: ``(B * blocks, N, C)`` in reading order, with N the positions of a block.

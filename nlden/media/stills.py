@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 from PIL.ExifTags import IFD
 from torch import Tensor
 
@@ -174,6 +174,9 @@ def write_still(path: Path, still: Still, quality: int = 95) -> None:
                 pixels = (pixels.float() / 257).round()
             array = pixels.to(torch.uint8).numpy()
             image = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+            if suffix == ".bmp":  # which cannot tell how it is to be turned
+                image.getexif().load(still.metadata.get("exif", b""))
+                image = ImageOps.exif_transpose(image)
             options: dict[str, Any] = dict(still.metadata)
             if suffix in (".jpg", ".jpeg", ".webp"):
                 options["quality"] = quality

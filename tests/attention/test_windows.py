@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlden.attention.windows import cut, from_blocks, inside, pieces, rows, to_blocks
+from nlden.attention.windows import cut, from_blocks, inside, pieces, rows
 
 
 def randn(*shape):
@@ -29,7 +29,7 @@ def grids(draw, largest=12):
 def test_blocks_go_back_together(grid):
     size, block, _ = grid
     x = randn(2, 3, *size)
-    assert torch.equal(from_blocks(to_blocks(x, block, [0] * len(size)), block, size), x)
+    assert torch.equal(from_blocks(rows(cut(x, block, [0] * len(size))), block, size), x)
 
 
 @settings(deadline=None, max_examples=25)
@@ -37,7 +37,7 @@ def test_blocks_go_back_together(grid):
 def test_each_block_holds_its_neighbourhood_and_knows_what_is_inside(grid):
     size, block, halo = grid
     x = randn(2, 3, *size)
-    blocks = to_blocks(x, block, halo).unflatten(0, (2, -1))
+    blocks = rows(cut(x, block, halo)).unflatten(0, (2, -1))
     mask = rows(inside(size, block, halo, x.device))[..., 0]
     assert (blocks[:, ~mask] == 0).all()
     corners = itertools.product(*(range(0, s, b) for s, b in zip(size, block, strict=True)))

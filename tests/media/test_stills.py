@@ -6,7 +6,7 @@ import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from nlden.media.probe import MediaError
@@ -65,6 +65,17 @@ def test_metadata_is_kept(tmp_path):
     with Image.open(tmp_path / "out.jpg") as image:
         assert image.getexif()[0x010F] == "a camera"
         assert image.info["icc_profile"] == b"profile"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_bmp_is_turned_as_its_source_says(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    still = random_still(8, 3, alpha=False)
+    write_still(tmp_path / "out.png", replace(still, metadata={"exif": exif.tobytes()}))
+    write_still(tmp_path / "out.bmp", read_still(tmp_path / "out.png"))
+    with Image.open(tmp_path / "out.png") as image, Image.open(tmp_path / "out.bmp") as turned:
+        assert np.array_equal(ImageOps.exif_transpose(image), turned)
 
 
 def codes(channels=3, size=(20, 30)):
