@@ -20,8 +20,11 @@ _CALM = 0.25  # the share of the blocks that is taken for calm
 # What that quantile of the blocks' spread is, relative to the truth, when all is white noise.
 _CALM_FACTOR = 0.969
 _BLACK, _WHITE = 16.5 / 255, 234.5 / 255  # of limited range; full range goes beyond
-# White noise of this spread leaves a two-hundredth of the cells within a code of each other.
-_STRONG, _FLAT, _CODE = 6 / 255, 0.25, 1.5 / 255
+# White noise leaves a sixtieth of the cells within half its spread: what leaves a quarter of them
+# there is drawn. In weak noise the codes are as coarse.
+_STRONG, _FLAT, _WITHIN = 6 / 255, 0.25, 0.5
+# There the lower magnitudes are those of the ground; and that quantile of a standard normal's.
+_GROUND, _GROUND_FACTOR = 0.25, 0.3186
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def estimate_levels(pictures: Sequence[tuple[Tensor, ...]], white: float = 1.0) 
 def _block_spreads(plane: Tensor, white: float) -> Tensor:
     """Return the standard deviation of the diagonal detail in each block, ``(N,)``.
 
-    That of letters and lines on flat ground counts as none.
+    Of letters and lines on flat ground it is that of the ground.
     """
     height, width = (s // 2 * 2 for s in plane.shape)
     if min(height, width) < 4:
@@ -104,6 +107,12 @@ def _block_spreads(plane: Tensor, white: float) -> Tensor:
     low, high = cells.amin(0), cells.amax(0)
     extreme = (low <= _BLACK) | (low >= _WHITE) | ((low - NEUTRAL).abs() < 1 / 512)
     hidden = F.avg_pool2d(((low == high) & extreme).float()[None], block)
-    flat = F.avg_pool2d((high - low < _CODE).float()[None], block)
-    spreads[(spreads > _STRONG) & (flat > _FLAT)] = 0
+    around = spreads.repeat_interleave(block, 1).repeat_interleave(block, 2)
+    span = (high - low)[: around.shape[1], : around.shape[2]]
+    flat = F.avg_pool2d((span < _WITHIN * around).float(), block)
+    drawn = (spreads > _STRONG) & (flat > _FLAT)
+    if drawn.any():
+        blocks = detail.abs().unfold(0, block, block).unfold(1, block, block).flatten(2)
+        least = blocks[drawn[0]].quantile(_GROUND, dim=1) / _GROUND_FACTOR
+        spreads[drawn] = torch.minimum(spreads[drawn], least)
     return spreads[hidden < 0.05]

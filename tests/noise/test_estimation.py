@@ -8,7 +8,7 @@ from skimage import data as photographs
 from torch.nn import functional as F
 
 from nlden.media.color import YCbCr, halve
-from nlden.noise.compression import compress_video
+from nlden.noise.compression import compress_jpeg, compress_video
 from nlden.noise.estimation import Levels, estimate_chroma, estimate_levels, estimate_sigma
 from nlden.noise.synthesis import quantize, white_gaussian
 
@@ -118,6 +118,14 @@ def test_noise_on_letters_is_seen(sigma):
 def test_filmed_letters_are_no_noise():
     frames = compress_video(page(14).expand(6, 3, -1, -1), crf=23)
     assert estimate_sigma(list(frames[:, 1])) == 0
+
+
+@pytest.mark.parametrize("size", [10, 14, 24])
+def test_of_letters_in_a_jpeg_the_artefacts_alone_are_seen(size):
+    clean = page(size).expand(1, 3, -1, -1)
+    stored = compress_jpeg(clean, 90)
+    artefacts = float((stored - clean).square().mean().sqrt())
+    assert estimate_sigma(list(stored[0])) < 2.5 * artefacts
 
 
 def test_chroma_without_colour_or_noise_is_zero():
