@@ -13,6 +13,7 @@ from nlden.media.chroma_location import location_options
 from nlden.media.encoder_options import check, is_lossless, lossless, merged, quality, speed
 from nlden.media.pipes import FORMAT
 from nlden.media.probe import DEPTHS, SUBSAMPLING, Layout, MediaError, VideoInfo
+from nlden.media.remux import MPEGTS
 from nlden.media.sequences import ENCODERS
 
 _ALWAYS_LOSSLESS = ("ffv1", "utvideo", "huffyuv", "ffvhuff", "magicyuv", "qtrle", "png")
@@ -35,7 +36,7 @@ _BY_CONTAINER = {
 # FFmpeg names only the defaults of these formats, not all that they hold; any: an empty set.
 _UNLISTED: Mapping[str, set[str]] = {
     **{key: set[str]() for key in ("yuv4mpegpipe", "image2")},
-    "mpegts": {"mpeg1video", "mpeg2video", "mpeg4", "h264", "hevc"},
+    "mpegts": MPEGTS,
     **{key: {"mpeg1video", "mpeg2video"} for key in ("mpeg", "svcd", "vob")},
     "mxf": {"mpeg2video", "h264", "prores", "dnxhd", "ffv1"},
 }
@@ -129,9 +130,8 @@ class Encoding:
         named = self._candidates(info, layout, suffix)
         names = [n for n in named if not supported or _encoder(n).canonical_name in supported]
         first = named[0]
-        obstacle = f"cannot encode {_described(first, layout, info)}"
-        if first not in names:
-            obstacle = f"cannot go into {suffix}"
+        described = _described(first, layout, info)
+        obstacle = f"cannot encode {described}" if first in names else f"cannot go into {suffix}"
         if self.codec and not names:
             raise MediaError(f"--codec {self.codec}: {suffix} cannot hold it; use .mkv")
         other = {"gray": "yuv420"}.get(layout.kind, "rgb" if suffix in ENCODERS else "yuv444")
@@ -142,10 +142,7 @@ class Encoding:
                     remarks = _remarks(info, layout, first, obstacle, name, pix_fmt)
                     return Choice(name, pix_fmt, options, tuple(remarks))
         if self.codec:
-            raise MediaError(
-                f"--codec {self.codec}: cannot encode {_described(names[0], layout, info)}; "
-                "name another codec or --pix-fmt"
-            )
+            raise MediaError(f"--codec {self.codec}: {obstacle}; name another codec or --pix-fmt")
         raise MediaError(f"no encoder for {layout.pix_fmt} in {suffix}; use .mkv or --pix-fmt")
 
     def _layout(self, info: VideoInfo) -> Layout:
