@@ -29,7 +29,10 @@ class ResumeError(MediaError):
 def folder_of(target: Path) -> Path:
     """Return the hidden folder beside a target in which its unfinished run lies."""
     # FFmpeg would put numbers for the pattern of numbered pictures in the folder's name, too.
-    return target.parent / f".{target.name.replace('%', '#')}.segments"
+    name = f".{target.name.replace('%', '#')}.segments"
+    if len(os.fsencode(name)) > _LONGEST:
+        name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()}.segments"
+    return target.parent / name
 
 
 def kept_frames(target: Path) -> int:
@@ -45,6 +48,7 @@ def kept_setting(target: Path, name: str) -> Any:
 
 
 _JOB = "job.json"
+_LONGEST = 255  # bytes of a name that file systems take
 
 
 def _load(folder: Path) -> dict[str, Any] | None:

@@ -44,6 +44,7 @@ class VideoEncoder:
         self.info, self.time_base = info, time_base
         self.codec, self.pix_fmt = choice.codec, choice.pix_fmt
         self._frames, self._alpha_lost = 0, False
+        self._durations: dict[int, int] = {}  # by time, of what libsvtav1 still holds
         stream = container.add_stream(self.codec, rate=rate, options=choice.options)
         assert isinstance(stream, VideoStream)
         self.stream: VideoStream = stream
@@ -140,11 +141,20 @@ class VideoEncoder:
         picture.time_base = self.time_base
         if duration:
             picture.duration = duration
-        return list(self.stream.encode(picture))
+            if self.codec == "libsvtav1":
+                self._durations[pts] = duration
+        return self._lasting(list(self.stream.encode(picture)))
+
+    def _lasting(self, packets: list[Packet]) -> list[Packet]:
+        """Give packets the durations of their frames where the encoder forgets them."""
+        for packet in packets:
+            if packet.pts in self._durations:
+                packet.duration = self._durations.pop(packet.pts)
+        return packets
 
     def flush(self) -> list[Packet]:
         """Return the packets that the encoder still holds; it takes no more frames."""
-        packets = list(self.stream.encode(None))
+        packets = self._lasting(list(self.stream.encode(None)))
         if self.codec == "libx265" and self._frames < 3:
             for packet in packets:  # its decoding times of so few frames are memory at random
                 packet.dts = packet.pts

@@ -12,7 +12,8 @@ from av.container import OutputContainer
 from nlden.media.chroma_location import location_options
 from nlden.media.encoder_options import check, is_lossless, lossless, merged, quality, speed
 from nlden.media.pipes import FORMAT
-from nlden.media.probe import DEPTHS, Layout, MediaError, VideoInfo
+from nlden.media.probe import DEPTHS, SUBSAMPLING, Layout, MediaError, VideoInfo
+from nlden.media.remux import MPEGTS
 from nlden.media.sequences import ENCODERS
 
 _ALWAYS_LOSSLESS = ("ffv1", "utvideo", "huffyuv", "ffvhuff", "magicyuv", "qtrle", "png")
@@ -34,10 +35,15 @@ _BY_CONTAINER = {
 }
 # FFmpeg names only the defaults of these formats, not all that they hold; any: an empty set.
 _UNLISTED: Mapping[str, set[str]] = {
-    **{key: set[str]() for key in ("mpegts", "yuv4mpegpipe", "image2")},
+    **{key: set[str]() for key in ("yuv4mpegpipe", "image2")},
+    "mpegts": MPEGTS,
     **{key: {"mpeg1video", "mpeg2video"} for key in ("mpeg", "svcd", "vob")},
     "mxf": {"mpeg2video", "h264", "prores", "dnxhd", "ffv1"},
 }
+# What FFmpeg names, as it can read it, but refuses to write.
+_READ_ONLY: Mapping[str, set[str]] = {"mov": {"vp8", "vp9", "av1"}}
+# These encoders refuse a chroma sample that reaches beyond the edge of the picture.
+_WHOLE_CHROMA = ("libx264", "libx265", "utvideo", "huffyuv")
 # libx265 as PyAV ships it writes beyond its memory on smaller pictures, and then even a lossless
 # copy differs; DNxHR has no smaller ones.
 _SMALLEST = {"libx265": (66, 66), "dnxhd": (256, 120)}
@@ -80,7 +86,7 @@ class Choice(NamedTuple):
 def supported_codecs(container: OutputContainer) -> set[str]:
     """Return the codecs that a container's format holds; empty if any."""
     form = container.format.name
-    return _UNLISTED.get(form, container.supported_codecs)
+    return _UNLISTED.get(form, container.supported_codecs) - _READ_ONLY.get(form, set())
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,9 @@ class Encoding:
         layout = self._layout(info)
         named = self._candidates(info, layout, suffix)
         names = [n for n in named if not supported or _encoder(n).canonical_name in supported]
+        first = named[0]
+        described = _described(first, layout, info)
+        obstacle = f"cannot encode {described}" if first in names else f"cannot go into {suffix}"
         if self.codec and not names:
             raise MediaError(f"--codec {self.codec}: {suffix} cannot hold it; use .mkv")
         other = {"gray": "yuv420"}.get(layout.kind, "rgb" if suffix in ENCODERS else "yuv444")
@@ -130,13 +139,10 @@ class Encoding:
             for name in names:
                 if pix_fmt := _format(name, wanted, info, suffix):
                     options = self._options(name, pix_fmt, info, suffix)
-                    remarks = _remarks(info, layout, names[0], name, pix_fmt)
+                    remarks = _remarks(info, layout, first, obstacle, name, pix_fmt)
                     return Choice(name, pix_fmt, options, tuple(remarks))
         if self.codec:
-            raise MediaError(
-                f"--codec {self.codec}: cannot encode {_described(names[0], layout, info)}; "
-                "name another codec or --pix-fmt"
-            )
+            raise MediaError(f"--codec {self.codec}: {obstacle}; name another codec or --pix-fmt")
         raise MediaError(f"no encoder for {layout.pix_fmt} in {suffix}; use .mkv or --pix-fmt")
 
     def _layout(self, info: VideoInfo) -> Layout:
@@ -204,11 +210,19 @@ def _too_small(name: str, info: VideoInfo) -> bool:
     return info.width < width or info.height < height
 
 
+def _cuts_chroma(name: str, layout: Layout, info: VideoInfo) -> bool:
+    """Tell whether an encoder refuses the last chroma samples of a picture of such a size."""
+    across, down = SUBSAMPLING.get(layout.kind, (1, 1))
+    return name in _WHOLE_CHROMA and (info.width % across, info.height % down) != (0, 0)
+
+
 def _format(name: str, layout: Layout, info: VideoInfo, suffix: str) -> str | None:
     """Return the pixel format in which an encoder takes a layout; None if it does not."""
     formats = [f.name for f in _encoder(name).video_formats or []]
     if _too_small(name, info):
         return None
+    if _cuts_chroma(name, layout, info):  # neither cropping nor padding keeps the picture
+        layout = replace(layout, kind="yuv444")
     if name == "prores_ks" and layout.alpha:  # no other encoder of its containers has alpha
         layout = replace(layout, bits=min(layout.bits, 10))
     if name.startswith("libvpx") and suffix not in (".webm", ".mkv"):
@@ -232,17 +246,20 @@ def _described(name: str, layout: Layout, info: VideoInfo) -> str:
     if _too_small(name, info):
         width, height = _SMALLEST[name]
         return f"{info.width}x{info.height}, only {width}x{height} and more"
+    if _cuts_chroma(name, layout, info):
+        return f"{layout.pix_fmt} of {info.width}x{info.height}"
     return layout.pix_fmt
 
 
-def _remarks(info: VideoInfo, layout: Layout, first: str, name: str, pix_fmt: str) -> Iterator[str]:
+def _remarks(
+    info: VideoInfo, layout: Layout, first: str, obstacle: str, name: str, pix_fmt: str
+) -> Iterator[str]:
     """Say what is not kept: by an encoder, in a pixel format, in place of the ``first`` one."""
     kept = Layout.of(av.VideoFormat(pix_fmt))
     if name != first:
-        obstacle = _described(first, layout, info)
-        yield f"{info.path}: {first} cannot encode {obstacle}; {name} ({pix_fmt}) was used"
+        yield f"{info.path}: {first} {obstacle}; {name} ({pix_fmt}) was used"
     elif kept.kind != layout.kind or kept.bits < layout.bits:
-        yield f"{info.path}: {name} cannot encode {layout.pix_fmt}; {pix_fmt} was used"
+        yield f"{info.path}: {name} {obstacle}; {pix_fmt} was used"
     lost = list(info.hdr.dynamic)
     if info.hdr.static and not info.hdr.options(name):
         lost.append("HDR10 metadata (libx265, libsvtav1 and libx264 keep it)")

@@ -25,7 +25,7 @@ from nlden.media.probe import (
     open_video,
     reading,
 )
-from nlden.media.side_data import display_matrix
+from nlden.media.side_data import display_matrix, not_kept
 from nlden.media.trim import Packet, Trim, exact, packet_seconds, trim_chapters
 
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
@@ -100,6 +100,7 @@ class VideoReader:
         self._last_pts: int | None = None
         self._last_duration = 0
         self._broken = ""
+        self._lost: dict[str, None] = {}
         self._items = self._read()
         self.head: deque[Frame | Packet] = deque()
         if is_pipe(path):
@@ -156,6 +157,9 @@ class VideoReader:
         while self.head:
             yield self.head.popleft()
         yield from self._items
+        if self._lost:
+            names = ", ".join(self._lost)
+            self.warnings.append(f"{self.info.path}: the frames carry {names}: not kept")
 
     def _read(self) -> "Iterator[Frame | Packet]":
         trim = Trim(exact(self.start), None if self.end is None else exact(self.end))
@@ -264,6 +268,7 @@ class VideoReader:
             if is_pipe(self.info.path):
                 self.info = _told_by(frame, self.info)
         self.frames_read += 1
+        self._lost.update(dict.fromkeys(not_kept(frame)))
         layout, duration = self.info.layout, frame.duration or 0
         self._last_duration = duration
         if self.frames_read <= self.skip:

@@ -31,12 +31,13 @@ _TEXT_OF = {
 _PICTURES = {"mjpeg": "image/jpeg", "png": "image/png", "bmp": "image/bmp"}
 # MP4 fills the time between two texts with empty ones; its muxer makes them anew.
 _GAP = b"\0\0"
-# MPEG-TS takes anything, but what it does not know is not found again.
-_MPEGTS = (
-    *("h264", "hevc", "vvc", "av1", "mpeg1video", "mpeg2video", "mpeg4"),
+MPEGTS = {
+    *("h264", "hevc", "vvc", "mpeg1video", "mpeg2video", "mpeg4"),
     *("mp2", "mp3", "aac", "aac_latm", "ac3", "eac3", "dts", "truehd", "opus", "s302m"),
     *("dvb_subtitle", "dvb_teletext", "klv", "timed_id3", "smpte_2038"),
-)
+}
+"""What MPEG-TS knows: it takes anything, but the rest is not found again."""
+
 # What describes the stream as it was encoded, or the program that wrote it.
 _STALE = (
     *("encoder", "software", "major_brand", "minor_version", "compatible_brands", "duration"),
@@ -84,7 +85,7 @@ def holds(form: str, stream: Stream) -> bool:
     if is_picture(stream):
         return form in ("matroska", "mp4", "ipod") and name in _PICTURES
     if form == "mpegts":
-        return name in _MPEGTS
+        return name in MPEGTS
     if stream.type == "data" and name != "bin_data":
         return False  # MOV would write it under no name that is known when it is read
     try:

@@ -8,6 +8,15 @@ from typing import Any
 from av.sidedata.sidedata import Type as SideData
 from av.video.frame import VideoFrame
 
+# What encoders could carry but PyAV has no way to hand to them.
+_NOT_KEPT = {
+    SideData.A53_CC: "closed captions",
+    SideData.STEREO3D: "the packing of stereo 3D",
+    SideData.SPHERICAL: "the projection of spherical video",
+    SideData.AFD: "the active format description",
+    SideData.S12M_TIMECODE: "the timecodes of frames",
+}
+
 
 def side_data(frame: VideoFrame) -> Mapping[SideData, Any]:
     """Return what a frame carries beside its picture; nothing if part of it is of unknown type."""
@@ -16,6 +25,12 @@ def side_data(frame: VideoFrame) -> Mapping[SideData, Any]:
     except ValueError:  # PyAV names fewer types than its FFmpeg knows (EXIF is one)
         return {}
     return carried
+
+
+def not_kept(frame: VideoFrame) -> list[str]:
+    """Name what a frame carries that does not go into the target."""
+    carried = side_data(frame)
+    return [name for kind, name in _NOT_KEPT.items() if kind in carried]
 
 
 def display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:

@@ -89,7 +89,7 @@ class Target:
                 self.temporary = Path(folder) / self.path.name
                 return
             handle, name = tempfile.mkstemp(
-                prefix=f".{self.path.stem}.",
+                prefix=f".{self.path.stem[:50]}.",  # a name may have 255 bytes
                 suffix=f".part{self.path.suffix}",
                 dir=self.folder or self.path.parent,
             )

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import av
 from av.stream import Disposition, Stream
 
-from nlden.media.probe import VideoInfo, first_frame
+from nlden.media.probe import VideoInfo, first_frame, open_video
 from nlden.media.remux import label, passing
 from nlden.media.side_data import display_matrix
 
@@ -27,7 +26,8 @@ def differences(
         copies: the other streams of the source, with their places in the written file.
     """
     losses: list[str] = []
-    with av.open(str(path), metadata_errors="replace") as written:
+    written, _ = open_video(path)
+    with written:
         tags = {k: v for k, v in info.file_metadata.items() if k not in info.metadata}
         if gone := _missing(tags, written.metadata):
             losses.append(f"the tags {', '.join(gone)}")

@@ -5,6 +5,7 @@ complete; if anything fails nothing is left.
 """
 
 import io
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -20,7 +21,7 @@ from nlden.media.frames import Frame
 from nlden.media.pipes import is_pipe, suffix_of
 from nlden.media.probe import MediaError, VideoInfo
 from nlden.media.remux import StreamCopier, kept_tags, passing
-from nlden.media.sequences import is_sequence
+from nlden.media.sequences import is_sequence, numbers
 from nlden.media.target import Target, TargetError, Unfinished
 from nlden.media.trim import Packet
 from nlden.media.verify import differences
@@ -40,7 +41,8 @@ class VideoWriter(Unfinished):
 
     Args:
         path: target; its extension chooses the container. A pattern of numbered pictures
-            (``frames/%06d.png``) writes a picture for each frame; ``-`` is standard output.
+            (``frames/%06d.png``) writes a picture for each frame, under the number that it has
+            in a source that is such a pattern, too; ``-`` is standard output.
         info: the source's video stream, whose timing, shape and colour tags the target keeps.
         streams: the source's other streams.
         encoding: how to encode.
@@ -66,7 +68,7 @@ class VideoWriter(Unfinished):
         self._target = Target(path, folder)
         try:
             self._suffix = suffix_of(encoding.container) if is_pipe(path) else path.suffix.lower()
-            self._container = self._open(encoding)
+            self._container = self._open(encoding, shift)
             form = self._container.format.name
             supported = supported_codecs(self._container)
             self._choice = choice = encoding.choose(info, self._suffix, supported)
@@ -93,10 +95,13 @@ class VideoWriter(Unfinished):
             raise
         self.warnings = [*choice.remarks, *self._copier.warnings]
 
-    def _open(self, encoding: Encoding) -> OutputContainer:
+    def _open(self, encoding: Encoding, shift: Fraction) -> OutputContainer:
         try:
             options = {"strict": "-1"} if self._suffix == ".y4m" else {}
             form = "image2" if is_sequence(self.path) else None
+            if form and is_sequence(self.info.path):  # a picture keeps its number
+                passed = math.ceil(shift * (self.info.rate or 25))
+                options["start_number"] = str(numbers(self.info.path)[0] + passed)
             form = encoding.container if is_pipe(self.path) else form
             return av.open(str(self._target.temporary), "w", format=form, options=options)
         except ValueError as error:
@@ -215,6 +220,14 @@ class VideoWriter(Unfinished):
             )
         if is_pipe(self.path):
             return
+        if is_sequence(self.path):
+            # A part of a film may be done anew: what else is there is not ours to remove.
+            old = set(numbers(self.path)) - set(numbers(self._target.temporary))
+            if old:
+                self.warnings.append(
+                    f"{self.path}: {len(old)} older pictures of this pattern ({min(old)} to "
+                    f"{max(old)}) are not of this run and stay; remove them if they are not wanted"
+                )
         self.warnings += differences(
             self._target.temporary, str(self.path), self.info, self._index, self._copies
         )

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -44,6 +45,28 @@ def test_only_finished_segments_are_kept(interrupted):
     assert kept_setting(target, "precision") == "fp32"
     names = {p.name for p in folder_of(target).iterdir()} - {"lock"}
     assert names == {"job.json"} | {f"00000{n}.{k}" for n in (0, 1) for k in ("json", "packets")}
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00fc"])
+def test_the_longest_names_are_written_and_gone_on_with(clip, denoiser, tmp_path, letter):
+    stem = letter * (250 // len(letter.encode()))
+    source, target = clip(frames=9), tmp_path / f"{stem}.mp4"
+    request = Request(NOISE, 0.0, segment=4)
+    seen = []
+    with pytest.raises(Interrupted):
+        denoise_file(
+            source, target, denoiser, request, lambda *done: seen.append(done), lambda: bool(seen)
+        )
+    assert kept_frames(target) == 4
+    assert kept_frames(target.with_suffix(".mkv")) == 0
+    assert denoise_file(source, target, denoiser, replace(request, resume=True)).passed == 4
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([source.name, target.name])
+
+
+def test_the_folder_of_other_names_is_called_after_them(tmp_path):
+    target = tmp_path / f"{'x' * 241}.mp4"
+    assert folder_of(target).name == f".{target.name}.segments"
+    assert len(folder_of(target).name) == 255
 
 
 def test_frames_that_are_done_are_not_denoised_again(interrupted, denoiser):

@@ -1,5 +1,6 @@
 """Small real films that hold everything a container can hold."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -155,10 +156,30 @@ def make_film(path: Path, film: Film) -> Path:
     return path
 
 
+def insert_units(source: Path, target: Path, units: Sequence[bytes], first: int = 0) -> Path:
+    """Copy a film of H.264 or H.265; put NAL units before the slices of its frames from one on."""
+    before = b"".join(len(unit).to_bytes(4, "big") + unit for unit in units)
+    with av.open(str(source)) as plain, av.open(str(target), "w") as written:
+        stream = written.add_stream_from_template(plain.streams.video[0])
+        packets = (packet for packet in plain.demux(video=0) if packet.size)
+        for i, packet in enumerate(packets):
+            new = av.Packet((before if i >= first else b"") + bytes(packet))
+            new.pts, new.dts, new.time_base = packet.pts, packet.dts, packet.time_base
+            new.is_keyframe, new.stream = packet.is_keyframe, stream
+            written.mux(new)
+    return target
+
+
 @pytest.fixture
 def film(tmp_path):
     """Return a function that makes a film in the test's folder."""
     return lambda name, **parts: make_film(tmp_path / name, Film(**parts))
+
+
+@pytest.fixture
+def inserted():
+    """Return the function that copies a film with messages in it."""
+    return insert_units
 
 
 @pytest.fixture

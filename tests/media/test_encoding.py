@@ -65,6 +65,11 @@ FOLLOWING = [
     ("dvvideo", "yuv411p", ".avi", "ffv1", "yuv411p", "libx264 cannot encode yuv411p"),
     ("dvvideo", "yuv411p", ".mov", "libx264", "yuv444p", "yuv444p was used"),
     ("prores", "yuv444p12le", ".mov", "libx265", "yuv444p12le", "prores_ks cannot encode"),
+    # Likewise what the container does not hold.
+    ("vp9", "yuv420p", ".mov", "libx265", "yuv420p", "libvpx-vp9 cannot go into .mov; libx265"),
+    ("av1", "yuv420p10le", ".mov", "libx265", "yuv420p10le", "libsvtav1 cannot go into .mov"),
+    ("av1", "yuv420p", ".ts", "libx265", "yuv420p", "libsvtav1 cannot go into .ts"),
+    ("ffv1", "yuv420p", ".ts", "libx264", "yuv420p", "ffv1 cannot go into .ts"),
 ]
 
 
@@ -236,9 +241,54 @@ def test_the_shortest_films_can_be_hevc(film, tmp_path, frames):
             assert len(list(container.decode(video=0))) == frames
 
 
+# Encoding, height and width, and the pixel format that stands in.
+ODD = [
+    (Encoding("libx264"), "yuv420p", (97, 75), "yuv444p"),
+    (Encoding("libx264"), "yuv420p", (97, 76), "yuv444p"),
+    (Encoding("libx264"), "yuv420p", (98, 75), "yuv444p"),
+    (Encoding("libx264"), "yuv422p", (98, 75), "yuv444p"),
+    (Encoding("libx264"), "yuv422p", (97, 76), None),
+    (Encoding("libx264"), "yuv420p10le", (97, 75), "yuv444p10le"),
+    (Encoding("libx265"), "yuv420p12le", (97, 75), "yuv444p12le"),
+    (Encoding("libx264", pix_fmt="yuv420p"), "yuv444p", (97, 75), "yuv444p"),
+    (Encoding("libx264"), "gray", (97, 75), None),
+    (Encoding("libsvtav1"), "yuv420p", (97, 75), None),
+]
+
+
+@pytest.mark.parametrize(("encoding", "pix_fmt", "size", "instead"), ODD)
+def test_pictures_of_odd_sizes_stay_whole(clip, decode, tmp_path, encoding, pix_fmt, size, instead):
+    source = clip("in.mkv", codec="ffv1", size=size, frames=2, audio=None, pix_fmt=pix_fmt)
+    with VideoReader(source) as reader:
+        remarks = encoding.choose(reader.info, ".mkv", set()).remarks
+    height, width = size
+    told = f"of {width}x{height}; {instead} was used"
+    assert [told in line for line in remarks] == ([True] if instead else [])
+    before, after = decode(source), decode(written(source, tmp_path / "out.mkv", encoding))
+    assert instead in (None, after.pix_fmt)
+    most = 3 << Layout.of(av.VideoFormat(pix_fmt)).bits - 8
+    for x, y in zip(before.pictures, after.pictures, strict=True):
+        luma = slice(height * width)
+        assert abs(x[luma].astype(int) - y[luma]).mean() < most
+
+
+def test_odd_sizes_that_no_format_of_an_encoder_takes_are_told(choose):
+    assert choose("utvideo", "yuv420p", ".avi", size=(321, 241)).pix_fmt == "yuv444p"
+    with pytest.raises(MediaError, match="huffyuv: cannot encode yuv422p of 321x241; name another"):
+        choose("h264", "yuv422p", ".avi", Encoding("huffyuv"), size=(321, 241))
+
+
 @pytest.mark.parametrize("suffix", [".mpg", ".vob", ".ogv", ".mxf", ".flv", ".3gp", ".m4v", ".wmv"])
 def test_every_container_gets_an_encoder_that_it_holds(film, tmp_path, suffix):
     source = film("in.mp4", sound=())
     target = written(source, tmp_path / f"out{suffix}", Encoding())
     with av.open(str(target)) as container:
         assert len(list(container.decode(video=0))) >= 7
+
+
+@pytest.mark.parametrize("suffix", [".mov", ".ts"])
+def test_older_containers_take_younger_codecs_in_place(film, tmp_path, suffix):
+    source = film("in.webm", video="libvpx-vp9", sound=())
+    target = written(source, tmp_path / f"out{suffix}", Encoding(preset="ultrafast"))
+    with av.open(str(target)) as container:
+        assert len(list(container.decode(video=0))) == 8

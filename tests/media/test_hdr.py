@@ -139,19 +139,10 @@ def hdr10plus():
 
 
 @pytest.fixture
-def hdr10plus_film(hdr_film, tmp_path):
+def hdr10plus_film(hdr_film, inserted, tmp_path):
     """Put HDR10+ before the slices of every picture of an HDR10 film."""
     source, target = hdr_film("plain.mkv", sound=()), tmp_path / "plus.mkv"
-    nal = hdr10plus()
-    with av.open(str(source)) as plain, av.open(str(target), "w") as written:
-        stream = written.add_stream_from_template(plain.streams.video[0])
-        for packet in plain.demux(video=0):
-            if packet.size:
-                new = av.Packet(len(nal).to_bytes(4, "big") + nal + bytes(packet))
-                new.pts, new.dts, new.time_base = packet.pts, packet.dts, packet.time_base
-                new.is_keyframe, new.stream = packet.is_keyframe, stream
-                written.mux(new)
-    return target
+    return inserted(source, target, [hdr10plus()])
 
 
 def test_dynamic_metadata_is_dropped_with_one_warning(hdr10plus_film, transcode, tmp_path):

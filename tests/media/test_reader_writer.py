@@ -67,8 +67,9 @@ def test_a_variable_frame_rate_is_kept(clip, decode):
     ]
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libsvtav1"])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_the_last_frame_is_shown_as_long(clip, tmp_path, suffix):
+def test_the_last_frame_is_shown_as_long(clip, tmp_path, suffix, codec):
     """Of packets with durations, as screen recordings and slide shows have them."""
     source = tmp_path / f"in{suffix}"
     with av.open(str(clip(audio=None))) as given, av.open(str(source), "w") as container:
@@ -80,7 +81,7 @@ def test_the_last_frame_is_shown_as_long(clip, tmp_path, suffix):
             packet.stream = stream
             packet.duration = 38400 if packet is last else 512
             container.mux(packet)
-    reader = transcode(source, target := source.with_stem("out"))
+    reader = transcode(source, target := source.with_stem("out"), Encoding(codec))
     assert reader.warnings == []
     before, after = probe(source), probe(target)
     assert before.duration > 3

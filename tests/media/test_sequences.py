@@ -92,6 +92,29 @@ def test_y4m_tells_that_it_holds_no_sound(film, transcode, tmp_path):
     assert len([w for w in warnings if "(audio aac" in w and "left out" in w]) == 1
 
 
+@pytest.mark.parametrize(
+    ("part", "kept"), [({}, range(1001, 1009)), ({"start": 0.12}, range(1004, 1009))]
+)
+def test_pictures_keep_their_numbers(pictures, tmp_path, transcode, part, kept):
+    target = tmp_path / "out" / "%04d.png"
+    transcode(pictures, target, **part)
+    assert numbers(target) == list(kept)
+    for n in numbers(target):
+        before, after = pictures.with_name(f"{n:06d}.png"), target.with_name(f"{n}.png")
+        assert (np.asarray(Image.open(before)) == np.asarray(Image.open(after))).all()
+
+
+def test_older_pictures_of_the_pattern_stay_and_are_told(pictures, tmp_path, transcode):
+    target = tmp_path / "out" / "%06d.png"
+    assert transcode(pictures, target) == []
+    assert transcode(pictures, target) == []
+    older = {n: target.with_name(f"{n:06d}.png").read_bytes() for n in (1007, 1008)}
+    told = transcode(pictures, target, frames=6)
+    assert [w for w in told if "2 older pictures of this pattern (1007 to 1008)" in w] == told != []
+    assert numbers(target) == list(range(1001, 1009))
+    assert all(target.with_name(f"{n:06d}.png").read_bytes() == b for n, b in older.items())
+
+
 def test_a_missing_picture_is_told(pictures):
     (pictures.parent / "001004.png").unlink()
     with pytest.raises(MediaError, match="picture 1004 is missing"):

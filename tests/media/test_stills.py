@@ -41,6 +41,13 @@ def test_lossless_formats_keep_every_code(tmp_path_factory, suffix, bits, channe
     assert back.alpha is None or torch.equal(back.alpha, still.alpha)
 
 
+@pytest.mark.parametrize("letter", ["x", "\u00fc"])
+def test_the_longest_names_are_written(tmp_path, letter):
+    path = tmp_path / f"{letter * (250 // len(letter.encode()))}.png"
+    write_still(path, random_still(8, 3, False, (4, 5)))
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
 def test_lossy_formats_stay_close(tmp_path, suffix):
     ramp = torch.arange(64, dtype=torch.uint8).repeat(3, 64, 1) * 4
