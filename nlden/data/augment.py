@@ -44,20 +44,24 @@ def resize(x: Tensor, extent: int) -> Tensor:
 
 
 def color_jitter(x: Tensor, strength: float, generator: Generator) -> Tensor:
-    """Vary contrast, saturation and hue of each picture of RGB ``(B, 3, H, W)`` in [0, 1].
+    """Vary contrast, saturation and hue of RGB ``(B, 3, H, W)`` in [0, 1], half of the pictures.
 
     Args:
         x: pictures.
-        strength: contrast and saturation are multiplied by 1 - strength to 1 + strength, and hue
-            is turned by up to a quarter of a turn times strength; 0 gives back ``x``.
+        strength: contrast is multiplied by 1 - strength to 1 + strength, saturation by
+            (1 + strength) ** -3 to (1 + strength) ** 3, and hue is turned by up to a quarter of a
+            turn times strength; 0 gives back ``x``.
         generator: source of randomness, on the device of ``x``.
     """
     if strength == 0:
         return x
-    contrast, saturation = (_uniform(len(x), 1 - strength, 1 + strength, generator) for _ in "cs")
+    contrast = _uniform(len(x), 1 - strength, 1 + strength, generator)
+    saturation = (1 + strength) ** _uniform(len(x), -3, 3, generator)
     hue = _uniform(len(x), -strength, strength, generator) * (math.pi / 2)
-    x = adjust_saturation(adjust_hue(x, hue), saturation)
-    return adjust_contrast(x, contrast).clamp(0, 1)
+    varied = adjust_saturation(adjust_hue(x, hue), saturation)
+    varied = adjust_contrast(varied, contrast).clamp(0, 1)
+    chosen = _uniform(len(x), 0, 1, generator) < 0.5
+    return torch.where(chosen.view(-1, 1, 1, 1), varied, x)
 
 
 def noisy_rgb(clean: Tensor, generator: Generator) -> Mapping[str, Tensor]:

@@ -136,12 +136,14 @@ def test_pictures_are_reduced_without_aliasing():
     assert resize(stripes, 64) is stripes
 
 
-def test_jitter_varies_each_picture_within_its_bounds():
-    x = torch.rand(64, 3, 8, 8, generator=generator())
+def test_jitter_varies_half_of_the_pictures_within_its_bounds():
+    x = torch.rand(128, 3, 8, 8, generator=generator())
     assert color_jitter(x, 0, generator()) is x
     y = color_jitter(x, 0.3, generator())
     assert 0 <= y.min() <= y.max() <= 1
     assert torch.equal(y, color_jitter(x, 0.3, generator()))
+    varied = (x != y).flatten(1).any(1)
+    assert 44 < varied.sum() < 84  # four standard deviations
     # Of grey pictures contrast is all that changes.
     gray = x[:, :1].expand(-1, 3, -1, -1) * 0.7
     factor = color_jitter(gray, 0.3, generator()) / gray
@@ -154,7 +156,16 @@ def test_jitter_varies_each_picture_within_its_bounds():
     y = color_jitter(x, 0.3, generator())
     ratio = (y / x.amax(1, keepdim=True)).amax(1).flatten(1)
     assert torch.allclose(ratio, ratio[:, :1].expand_as(ratio), atol=1e-3)
-    assert not torch.allclose(y, ratio.view(64, 1, 8, 8) * x, atol=0.1)  # but change the others
+    assert not torch.allclose(y, ratio.view(-1, 1, 8, 8) * x, atol=0.1)  # but change the others
+
+
+def test_jitter_multiplies_pale_colours_by_up_to_the_third_power():
+    x = 0.5 + 0.1 * torch.rand(128, 3, 8, 8, generator=generator())  # whose saturation never clips
+    saturation = [1 - t.amin(1) / t.amax(1) for t in (x, color_jitter(x, 0.3, generator()))]
+    factor = (saturation[1] / saturation[0]).flatten(1)
+    assert torch.allclose(factor, factor[:, :1].expand_as(factor), rtol=1e-2)
+    assert 1.3**-3 - 1e-3 < factor.min() < 0.6
+    assert 1.8 < factor.max() < 1.3**3 + 1e-3
 
 
 def test_real_noise_of_clips_is_made_frame_by_frame_and_told_as_it_would_be_found():
