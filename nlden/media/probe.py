@@ -182,6 +182,11 @@ class VideoInfo:
         """Return the matrix and range of its planes."""
         return self.tags.ycbcr(self.height)
 
+    @property
+    def origin(self) -> Fraction:
+        """Return the timestamp, in seconds, that ``--start`` and ``--end`` count from."""
+        return max(self.start, Fraction(0))  # what lies before zero primes the decoder of sound
+
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:

@@ -25,6 +25,7 @@ from nlden.media.probe import (
     open_video,
     reading,
 )
+from nlden.media.seeking import seek_before
 from nlden.media.side_data import display_matrix
 from nlden.media.trim import Packet, Trim, exact, packet_seconds, trim_chapters
 
@@ -42,14 +43,15 @@ class VideoReader:
         path: any file that FFmpeg decodes, a pattern of numbered pictures, or ``-`` for standard
             input. That can be read but once: its first frames and the packets among them wait in
             ``head`` to be looked at before iterating, which begins with them.
-        start: first second to read.
-        end: second before which to stop; None is the end of the file.
+        start: first second to read, from the beginning of the file, whatever its first timestamp.
+        end: second before which to stop, likewise; None is the end of the file.
         frames: how many frames to read at the most. The other streams end with the last of them.
         deinterlace: what to do with interlaced frames, see :data:`nlden.media.interlacing.MODES`.
         hwaccel: ``none``, or where to decode, see :func:`nlden.media.hardware.device_for`;
             without such a device the CPU decodes and ``warnings`` says so.
 
-    Set ``skip`` before iterating to get so many first frames without their planes.
+    Set ``skip`` before iterating to get so many first frames without their planes. ``shift`` is
+    what to take off the timestamps so that a part begins at zero.
 
     Raises:
         MediaError: if the file cannot be opened, no frame can be decoded, or one is interlaced
@@ -85,10 +87,13 @@ class VideoReader:
             self._deinterlacer = Deinterlacer(self.stream, every=deinterlace == "all")
         step = 1 / ((info.rate or 25) * info.time_base)
         self._step = max(1, round(step))
+        begin = exact(start) + info.origin
+        self.shift = begin if start > 0 else Fraction(0)
+        self._stop = None if end is None else exact(end) + info.origin
         if start > 0 or end is not None or frames is not None:
-            last = None if frames is None else start + frames * step * info.time_base
-            stops = [Fraction(t) for t in (end, last) if t is not None]
-            chapters = trim_chapters(info.chapters, Fraction(start), min(stops, default=None))
+            last = None if frames is None else begin + frames * step * info.time_base
+            stops = [t for t in (self._stop, last) if t is not None]
+            chapters = trim_chapters(info.chapters, self.shift, min(stops, default=None))
             info = replace(info, chapters=chapters)
         if first is not None:
             info = replace(_told_by(first, info), chroma_location=chroma_location(path))
@@ -158,7 +163,7 @@ class VideoReader:
         yield from self._items
 
     def _read(self) -> "Iterator[Frame | Packet]":
-        trim = Trim(exact(self.start), None if self.end is None else exact(self.end))
+        trim = Trim(self.shift, self._stop)
         # Where --frames ends is known when the frame after the last is: until then packets wait.
         held: deque[Packet] = deque()
         ended = False
@@ -206,7 +211,7 @@ class VideoReader:
         seekable = not is_pipe(self.info.path) and self.stream.start_time is not None
         if self.start > 0 and seekable:
             with reading(self.info.path):
-                self.container.seek(round(self.start * av.time_base))
+                seek_before(self.container, self.stream, self.shift)
         try:
             yield from self.container.demux([self.stream, *self._demuxed()])
         except (av.FFmpegError, OSError) as error:
