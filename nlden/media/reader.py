@@ -104,6 +104,9 @@ class VideoReader:
         self._damaged = self._untimed = self._repeated = 0
         self._last_pts: int | None = None
         self._last_duration = 0
+        # Where only the file says how long it lasts, its sound may be what lasts so long.
+        self._file_lasts = None if self.stream.duration else self.container.duration
+        self._others_end = Fraction(0)
         self._broken = ""
         self._items = self._read()
         self.head: deque[Frame | Packet] = deque()
@@ -172,6 +175,9 @@ class VideoReader:
             if packet.stream.index != self.stream.index:
                 if packet.size == 0:
                     continue
+                if (begun := packet_seconds(packet)) is not None:
+                    lasts = (packet.duration or 0) * packet.time_base
+                    self._others_end = max(self._others_end, begun + lasts)
                 if self.frames is not None and not ended:
                     held.append(packet)
                 elif trim.keeps(packet):
@@ -284,9 +290,12 @@ class VideoReader:
         whole = self.start <= 0 and self.end is None and self.frames is None
         missing = whole and 0 < self.frames_read < info.frames
         if whole and info.duration is not None and info.rate:
-            last = (self._last_pts or 0) + self._last_duration
-            read = float((last - (self.first_pts or 0)) * info.time_base)
-            missing |= read + 1.0 < info.duration - 1.5 / float(info.rate)
+            begin, lasts = (self.first_pts or 0) * info.time_base, info.duration
+            end = ((self._last_pts or 0) + self._last_duration) * info.time_base
+            if self._file_lasts:
+                begin, lasts = info.start, self._file_lasts / av.time_base
+                end = max(end, self._others_end)
+            missing |= float(end - begin) + 1.0 < lasts - 1.5 / float(info.rate)
         if self._broken or self._damaged or missing:
             promised = f" of {info.frames}" if info.frames else ""
             self.warnings.append(
