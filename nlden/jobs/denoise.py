@@ -25,7 +25,6 @@ from nlden.media.reader import VideoReader
 from nlden.media.resumable import SEGMENT, ResumableWriter
 from nlden.media.stills import Still, is_gray, is_still, read_still, write_still
 from nlden.media.target import TargetError
-from nlden.media.trim import exact
 from nlden.media.writer import Encoding, VideoWriter
 from nlden.models import ImageDenoiser, VideoDenoiser
 from nlden.models.pretrained import WeightsError, load
@@ -247,13 +246,12 @@ def denoise_video(
     part = (request.start, request.end, request.frames)
     with VideoReader(source, *part, request.deinterlace, request.hwaccel) as reader:
         info, total = reader.info, expected_frames(reader)
-        shift = exact(request.start)
         writer: VideoWriter | ResumableWriter
         known = journal.levels if journal is not None else None
         levels = known or video_levels(reader, request)
         if journal is None:
             passed, past = 0, None
-            writer = VideoWriter(target, info, reader.streams, request.encoding, shift)
+            writer = VideoWriter(target, info, reader.streams, request.encoding, reader.shift)
         else:
             if known is None:
                 journal.begin(levels)
@@ -262,7 +260,7 @@ def denoise_video(
                 info,
                 reader.streams,
                 request.encoding,
-                shift,
+                reader.shift,
                 journal.folder,
                 request.segment,
             )

@@ -192,7 +192,7 @@ def detect_cuts(
         def lumas() -> Iterator[Tensor]:
             for item in reader:
                 if isinstance(item, Frame):
-                    seconds.append(float(item.pts * info.time_base))
+                    seconds.append(float(item.pts * info.time_base - info.origin))
                     progress(len(seconds), info.frames)
                     yield item.luma
 

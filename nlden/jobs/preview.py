@@ -36,7 +36,7 @@ def preview(
 
     Args:
         source: a video or a still picture.
-        second: time of the frame.
+        second: time of the frame, from the beginning of the file.
         target: where to write.
         denoiser: the network.
         request: how.
@@ -66,10 +66,10 @@ def _frame_at(
     """Return a frame before and after, the video, and the noise levels."""
     # What looks at neighbours is given some of those before.
     start = max(0.0, second - _BEFORE) if isinstance(denoiser.network, VideoDenoiser) else second
-    moment = exact(second)
     options = (request.deinterlace, request.hwaccel)
     with VideoReader(source, start, None, None, *options) as reader:
         info, levels = reader.info, video_levels(reader, request)
+        moment = info.origin + exact(second)
         with naming(source):
             stream = denoiser.stream(info.layout, info.color, levels, request.strengths)
         seen: deque[Frame] = deque()
@@ -192,7 +192,7 @@ def sample(
         done = 0
         with naming(source):
             stream = denoiser.stream(info.layout, info.color, levels, request.strengths)
-        writer = VideoWriter(target, beside, reader.streams, request.encoding, exact(start))
+        writer = VideoWriter(target, beside, reader.streams, request.encoding, reader.shift)
         seen: deque[Frame] = deque()
         with (
             writer,

@@ -9,6 +9,8 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from nlden.media.probe import promised_frames
+
 _PACKETS = 5000  # that are looked at: three minutes of video
 _REORDERED = 32  # packets at the end of these whose predecessors may be missing
 
@@ -53,13 +55,15 @@ def measure_timing(
             if count == _PACKETS:
                 whole = False
                 break
+            if packet.is_discard:  # hidden by an edit list
+                continue
             ticks = packet.pts if packet.pts is not None else packet.dts
             count += packet.size > 0 or ticks is not None  # a frame can be empty: "as before"
             if packet.size and ticks is not None:
                 times.append(ticks)
     except (av.FFmpegError, OSError):
         broken = True
-    promised = stream.frames
+    promised = promised_frames(container, stream)
     warnings = []
     if broken or (whole and count + 1 < promised):  # AVI can promise one more than there are
         of = f" of {promised}" if promised else ""

@@ -1,5 +1,6 @@
 """What a media file holds: pixel layout, colour tags, timing."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -138,7 +139,7 @@ class VideoInfo:
         codec: name of its codec (``h264``).
         time_base: unit of its timestamps, in seconds.
         rate: average frames per second, if known.
-        frames: number of frames that the file promises; 0 if it does not say.
+        frames: number of frames that the file promises to show; 0 if it does not say.
         duration: seconds that the file promises, if it does.
         aspect: sample aspect ratio, if it is not square.
         rotation: degrees by which a player turns the picture, counter-clockwise.
@@ -181,6 +182,11 @@ class VideoInfo:
     def color(self) -> YCbCr:
         """Return the matrix and range of its planes."""
         return self.tags.ycbcr(self.height)
+
+    @property
+    def origin(self) -> Fraction:
+        """Return the timestamp, in seconds, that ``--start`` and ``--end`` count from."""
+        return max(self.start, Fraction(0))  # what lies before zero primes the decoder of sound
 
 
 @contextmanager
@@ -231,6 +237,31 @@ def open_video(path: Path, hwaccel: HWAccel | None = None) -> tuple[InputContain
     return container, videos[0]
 
 
+def promised_frames(container: InputContainer, stream: VideoStream) -> int:
+    """Return how many frames the file says that it shows; 0 if it does not say.
+
+    The count of MP4 holds those that its edit list hides; FFmpeg's index tells them apart.
+    """
+    if stream.frames and container.format.name.startswith("mov"):
+        return sum(not entry.is_discard for entry in stream.index_entries)
+    return stream.frames
+
+
+def _duration(container: InputContainer, stream: VideoStream) -> float | None:
+    """Return how many seconds a video lasts; that of its file where nothing is said of it."""
+    assert stream.time_base is not None
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    # Matroska says in a tag when a track ends.
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    if tag is not None:
+        hours, minutes, seconds = map(float, tag.groups())
+        begin = float((stream.start_time or 0) * stream.time_base)
+        if (lasts := 3600 * hours + 60 * minutes + seconds - begin) > 0:
+            return lasts
+    return container.duration / av.time_base if container.duration else None
+
+
 def describe(path: Path, container: InputContainer, stream: VideoStream) -> VideoInfo:
     """Gather what is known of a video stream before it is decoded."""
     context = stream.codec_context
@@ -239,9 +270,6 @@ def describe(path: Path, container: InputContainer, stream: VideoStream) -> Vide
     if pixel_format is None:
         raise MediaError(f"{path}: the video's pixel format is unknown; is the file damaged?")
     full = pixel_format.name.startswith("yuvj")
-    duration = container.duration / av.time_base if container.duration else None
-    if stream.duration:
-        duration = float(stream.duration * stream.time_base)
     aspect = stream.sample_aspect_ratio
     return VideoInfo(
         path=path,
@@ -258,8 +286,9 @@ def describe(path: Path, container: InputContainer, stream: VideoStream) -> Vide
         profile=context.profile,
         time_base=stream.time_base,
         rate=stream.average_rate or stream.guessed_rate,
-        frames=0 if container.format.name == "avi" else stream.frames,  # AVI counts gaps, too
-        duration=duration,
+        # AVI counts gaps, too.
+        frames=0 if container.format.name == "avi" else promised_frames(container, stream),
+        duration=_duration(container, stream),
         aspect=aspect if aspect and aspect != 1 else None,
         rotation=0,
         index=stream.index,

@@ -25,6 +25,7 @@ from nlden.media.probe import (
     open_video,
     reading,
 )
+from nlden.media.seeking import seek_before
 from nlden.media.side_data import display_matrix, not_kept
 from nlden.media.trim import Packet, Trim, exact, packet_seconds, trim_chapters
 
@@ -42,14 +43,15 @@ class VideoReader:
         path: any file that FFmpeg decodes, a pattern of numbered pictures, or ``-`` for standard
             input. That can be read but once: its first frames and the packets among them wait in
             ``head`` to be looked at before iterating, which begins with them.
-        start: first second to read.
-        end: second before which to stop; None is the end of the file.
+        start: first second to read, from the beginning of the file, whatever its first timestamp.
+        end: second before which to stop, likewise; None is the end of the file.
         frames: how many frames to read at the most. The other streams end with the last of them.
         deinterlace: what to do with interlaced frames, see :data:`nlden.media.interlacing.MODES`.
         hwaccel: ``none``, or where to decode, see :func:`nlden.media.hardware.device_for`;
             without such a device the CPU decodes and ``warnings`` says so.
 
-    Set ``skip`` before iterating to get so many first frames without their planes.
+    Set ``skip`` before iterating to get so many first frames without their planes. ``shift`` is
+    what to take off the timestamps so that a part begins at zero.
 
     Raises:
         MediaError: if the file cannot be opened, no frame can be decoded, or one is interlaced
@@ -85,10 +87,13 @@ class VideoReader:
             self._deinterlacer = Deinterlacer(self.stream, every=deinterlace == "all")
         step = 1 / ((info.rate or 25) * info.time_base)
         self._step = max(1, round(step))
+        begin = exact(start) + info.origin
+        self.shift = begin if start > 0 else Fraction(0)
+        self._stop = None if end is None else exact(end) + info.origin
         if start > 0 or end is not None or frames is not None:
-            last = None if frames is None else start + frames * step * info.time_base
-            stops = [Fraction(t) for t in (end, last) if t is not None]
-            chapters = trim_chapters(info.chapters, Fraction(start), min(stops, default=None))
+            last = None if frames is None else begin + frames * step * info.time_base
+            stops = [t for t in (self._stop, last) if t is not None]
+            chapters = trim_chapters(info.chapters, self.shift, min(stops, default=None))
             info = replace(info, chapters=chapters)
         if first is not None:
             info = replace(_told_by(first, info), chroma_location=chroma_location(path))
@@ -99,6 +104,9 @@ class VideoReader:
         self._damaged = self._untimed = self._repeated = 0
         self._last_pts: int | None = None
         self._last_duration = 0
+        # Where only the file says how long it lasts, its sound may be what lasts so long.
+        self._file_lasts = None if self.stream.duration else self.container.duration
+        self._others_end = Fraction(0)
         self._broken = ""
         self._lost: dict[str, None] = {}
         self._items = self._read()
@@ -162,7 +170,7 @@ class VideoReader:
             self.warnings.append(f"{self.info.path}: the frames carry {names}: not kept")
 
     def _read(self) -> "Iterator[Frame | Packet]":
-        trim = Trim(exact(self.start), None if self.end is None else exact(self.end))
+        trim = Trim(self.shift, self._stop)
         # Where --frames ends is known when the frame after the last is: until then packets wait.
         held: deque[Packet] = deque()
         ended = False
@@ -171,6 +179,9 @@ class VideoReader:
             if packet.stream.index != self.stream.index:
                 if packet.size == 0:
                     continue
+                if (begun := packet_seconds(packet)) is not None:
+                    lasts = (packet.duration or 0) * packet.time_base
+                    self._others_end = max(self._others_end, begun + lasts)
                 if self.frames is not None and not ended:
                     held.append(packet)
                 elif trim.keeps(packet):
@@ -210,7 +221,7 @@ class VideoReader:
         seekable = not is_pipe(self.info.path) and self.stream.start_time is not None
         if self.start > 0 and seekable:
             with reading(self.info.path):
-                self.container.seek(round(self.start * av.time_base))
+                seek_before(self.container, self.stream, self.shift)
         try:
             yield from self.container.demux([self.stream, *self._demuxed()])
         except (av.FFmpegError, OSError) as error:
@@ -284,9 +295,12 @@ class VideoReader:
         whole = self.start <= 0 and self.end is None and self.frames is None
         missing = whole and 0 < self.frames_read < info.frames
         if whole and info.duration is not None and info.rate:
-            last = (self._last_pts or 0) + self._last_duration
-            read = float((last - (self.first_pts or 0)) * info.time_base)
-            missing |= read + 1.0 < info.duration - 1.5 / float(info.rate)
+            begin, lasts = (self.first_pts or 0) * info.time_base, info.duration
+            end = ((self._last_pts or 0) + self._last_duration) * info.time_base
+            if self._file_lasts:
+                begin, lasts = info.start, self._file_lasts / av.time_base
+                end = max(end, self._others_end)
+            missing |= float(end - begin) + 1.0 < lasts - 1.5 / float(info.rate)
         if self._broken or self._damaged or missing:
             promised = f" of {info.frames}" if info.frames else ""
             self.warnings.append(

@@ -9,6 +9,8 @@ from av.video.frame import VideoFrame
 
 from nlden.media.frames import Frame, to_planes
 from nlden.media.reader import VideoReader
+from nlden.media.seeking import seek_before
+from nlden.media.trim import exact
 
 _NEAR = 1.0  # seconds that are decoded rather than sought
 _FORWARD = 6  # frames that are decoded at the most on the way to a chosen one
@@ -22,8 +24,8 @@ def sample_frames(
     Args:
         path: the file.
         count: how many at the most.
-        start: first second to look at.
-        end: last second to look at; None is the end of the file.
+        start: first second to look at, from the beginning of the file.
+        end: last second to look at, likewise; None is the end of the file.
 
     Returns:
         At least one frame; fewer than ``count`` where the file is short or damaged.
@@ -34,7 +36,8 @@ def sample_frames(
     with VideoReader(path) as reader:
         info = reader.info
         length = (end if end is not None else info.duration or 0.0) - start
-        seconds = [start + (i + 0.5) / count * length for i in range(count)]
+        begin = float(info.origin) + start
+        seconds = [begin + (i + 0.5) / count * length for i in range(count)]
         frames: dict[int, Frame] = {}
         for number, frame in enumerate(_frames_near(reader, seconds, search=length > 0)):
             pts = frame.pts if frame.pts is not None else number
@@ -72,7 +75,7 @@ def _frames_near(
             continue
         try:
             if second - at > _NEAR:
-                container.seek(round(second * av.time_base))
+                seek_before(container, stream, exact(second))
                 decoded = container.decode(stream)
                 frame = next(decoded, None)
                 before, key = key, math.nan if frame is None else reader.seconds(frame)

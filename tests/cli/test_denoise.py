@@ -198,6 +198,26 @@ def test_a_preview_shows_the_frame_before_and_after(commands, clip, decode, tmp_
     assert np.abs(np.diff(right, axis=1)).mean() < 0.7 * np.abs(np.diff(left, axis=1)).mean()
 
 
+def test_a_part_of_a_transport_stream_begins_where_it_is_said_to(commands, clip, tmp_path):
+    late = {"output_ts_offset": "3600"}
+    source = clip("in.ts", frames=60, options={"g": "100"}, container_options=late)
+    target, sheet = tmp_path / "out.mp4", tmp_path / "sheet.png"
+    status, _, err = commands.run(
+        "denoise", source, "-o", target, *FAST, "--start", "1.0", "--end", "2.0"
+    )
+    assert status == 0, err
+    with av.open(str(source)) as container:
+        sources = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    with av.open(str(target)) as container:
+        written = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    assert len(written) == 25
+    # The tone begins before the picture: the first frame at or after 1.0 s is the 25th or near.
+    distances = [np.abs(written[0].astype(int) - s).mean() for s in sources]
+    assert abs(int(np.argmin(distances)) - 25) <= 1
+    status, _, err = commands.run("denoise", source, "-o", sheet, *FAST, "--preview", "1.0")
+    assert status == 0, err
+
+
 def test_a_preview_beyond_the_end_is_one_line(commands, clip, tmp_path):
     source = clip(frames=5)
     status, _, err = commands.run("denoise", source, "-o", tmp_path / "p.png", "--preview", 9)

@@ -35,6 +35,7 @@ def spliced(path, codec, pix_fmt, sigma, *, size=(128, 192), length=6):
         ("in.mkv", "ffv1", "yuv420p10le"),
         ("in.mkv", "ffv1", "gray"),
         ("rgb.mkv", "libx264rgb", "rgb24"),
+        ("in.ts", "libx264", "yuv420p"),  # its timestamps begin after zero
     ],
 )
 @pytest.mark.parametrize("sigma", [0, 50])

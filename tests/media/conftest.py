@@ -189,8 +189,8 @@ def transcode():
     def run(source: Path, target: Path, encoding: Encoding | None = None, **part) -> list[str]:
         encoding = encoding or Encoding(lossless=True)
         with VideoReader(source, **part) as reader:
-            shift = Fraction(part.get("start", 0)).limit_denominator(1000)
-            with VideoWriter(target, reader.info, reader.streams, encoding, shift) as writer:
+            shape = (reader.info, reader.streams, encoding, reader.shift)
+            with VideoWriter(target, *shape) as writer:
                 for item in reader:
                     if isinstance(item, Frame):
                         writer.write(item)
