@@ -259,7 +259,7 @@ def test_a_few_numbered_pictures_are_denoised(nlden, tmp_path):
     result = nlden("denoise", folder / "%03d.png", "-o", target, "--frames", 2)
     assert result.returncode == 0, result.stderr
     assert "2 frames" in result.stderr
-    assert sorted(p.name for p in target.parent.iterdir()) == ["001.png", "002.png"]
+    assert sorted(p.name for p in target.parent.iterdir()) == ["007.png", "008.png"]
 
 
 def test_what_a_container_cannot_hold_is_a_warning(nlden, clip, tmp_path):
