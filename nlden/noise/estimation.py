@@ -20,10 +20,11 @@ _CALM = 0.25  # the share of the blocks that is taken for calm
 # What that quantile of the blocks' spread is, relative to the truth, when all is white noise.
 _CALM_FACTOR = 0.969
 _BLACK, _WHITE = 16.5 / 255, 234.5 / 255  # of limited range; full range goes beyond
-# White noise leaves a sixtieth of the cells within half its spread: what leaves a quarter of them
-# there is drawn. In weak noise the codes are as coarse.
+# White noise leaves one cell in sixty within half its spread; of letters and lines on flat ground
+# it is a quarter and more. Noise weaker than this is left alone: codes are as coarse as it is.
 _STRONG, _FLAT, _WITHIN = 6 / 255, 0.25, 0.5
-# There the lower magnitudes are those of the ground; and that quantile of a standard normal's.
+# The ground shows in the lower magnitudes of such a block: in this quantile of them, which for
+# white noise of spread 1 has that value.
 _GROUND, _GROUND_FACTOR = 0.25, 0.3186
 
 
@@ -113,6 +114,6 @@ def _block_spreads(plane: Tensor, white: float) -> Tensor:
     drawn = (spreads > _STRONG) & (flat > _FLAT)
     if drawn.any():
         blocks = detail.abs().unfold(0, block, block).unfold(1, block, block).flatten(2)
-        least = blocks[drawn[0]].quantile(_GROUND, dim=1) / _GROUND_FACTOR
-        spreads[drawn] = torch.minimum(spreads[drawn], least)
+        least = blocks[drawn[0]].kthvalue(1 + int(_GROUND * block**2), dim=1).values
+        spreads[drawn] = torch.minimum(spreads[drawn], least / _GROUND_FACTOR)
     return spreads[hidden < 0.05]
