@@ -113,7 +113,7 @@ def _block_spreads(plane: Tensor, white: float) -> Tensor:
     flat = F.avg_pool2d((span < _WITHIN * around).float(), block)
     drawn = (spreads > _STRONG) & (flat > _FLAT)
     if drawn.any():
-        blocks = detail.abs().unfold(0, block, block).unfold(1, block, block).flatten(2)
-        least = blocks[drawn[0]].kthvalue(1 + int(_GROUND * block**2), dim=1).values
+        blocks = detail.unfold(0, block, block).unfold(1, block, block)[drawn[0]].flatten(1).abs()
+        least = blocks.kthvalue(1 + int(_GROUND * block**2), dim=1).values
         spreads[drawn] = torch.minimum(spreads[drawn], least / _GROUND_FACTOR)
     return spreads[hidden < 0.05]
